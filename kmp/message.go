@@ -1,0 +1,373 @@
+package kmp
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// Command is the command id (CID), the first byte of the application layer. An
+// answer carries the command of its request.
+type Command byte
+
+// The commands whose messages this package encodes and decodes (5512-447 section 6.2).
+const (
+	CmdGetType     Command = 0x01
+	CmdGetSerialNo Command = 0x02
+	CmdGetRegister Command = 0x10
+)
+
+// commandNames has every command id with a known name, for logs and explanations;
+// that a name is known does not mean that its messages are.
+var commandNames = map[Command]string{
+	CmdGetType: "GetType", CmdGetSerialNo: "GetSerialNo", CmdGetRegister: "GetRegister",
+	0x07: "Reset", 0x09: "SetClock", 0x11: "PutRegister", 0x92: "Login",
+	0x97: "SetCutOffState", 0x98: "GetCutOffState", 0x9B: "GetEventStatus", 0x9C: "ClearEventStatus",
+	0xA0: "GetLogTimePresent", 0xA1: "GetLogLastPresent", 0xA2: "GetLogIDPresent", 0xA3: "GetLogTimePast",
+	0xB8: "Logger",
+}
+
+// String returns the command's name in the protocol document, or its number.
+func (c Command) String() string {
+	if name, ok := commandNames[c]; ok {
+		return name
+	}
+	return fmt.Sprintf("command %02X", byte(c))
+}
+
+// MaxRegisters is the largest number of registers in one request (5512-447 section 6.2.4).
+const MaxRegisters = 8
+
+// Message is the application data of one command in one direction: what a program
+// asks, or what a meter answers.
+type Message interface {
+	// Command returns the command id that goes before the data.
+	Command() Command
+	// AppendData appends the message's data, not stuffed, without the command id.
+	// A message that the format cannot carry is an error that matches [ErrCodec].
+	AppendData(dst []byte) ([]byte, error)
+	// DecodeData sets the message from data and may keep parts of data. Errors are
+	// a *[FrameError] of the application layer.
+	DecodeData(data []byte) error
+}
+
+// Request is a message to the meter.
+type Request interface {
+	Message
+	// NewAnswer returns an empty answer of the matching type.
+	NewAnswer() Answer
+}
+
+// Answer is a message from the meter.
+type Answer interface {
+	Message
+	// NewRequest returns an empty request of the matching type.
+	NewRequest() Request
+}
+
+// NewRequest returns an empty request of a command, to be decoded into. A command
+// without messages in this package gives an error that wraps [ErrUnknownCommand].
+func NewRequest(cmd Command) (Request, error) {
+	switch cmd {
+	case CmdGetType:
+		return new(GetTypeRequest), nil
+	case CmdGetSerialNo:
+		return new(GetSerialNoRequest), nil
+	case CmdGetRegister:
+		return new(GetRegisterRequest), nil
+	}
+	return nil, fmt.Errorf("%w: %s", ErrUnknownCommand, cmd)
+}
+
+// NewAnswer returns an empty answer of a command, as [NewRequest] does a request.
+func NewAnswer(cmd Command) (Answer, error) {
+	req, err := NewRequest(cmd)
+	if err != nil {
+		return nil, err
+	}
+	return req.NewAnswer(), nil
+}
+
+// AppendMessage appends m as a whole frame, ready for the wire, to or from addr.
+func AppendMessage(dst []byte, dir Direction, addr Address, m Message) ([]byte, error) {
+	start := len(dst)
+	dst, err := m.AppendData(append(dst, byte(dir), byte(addr), byte(m.Command())))
+	if err != nil {
+		return dst[:start], err
+	}
+	if n := len(dst) - start - 1 + 2; n > MaxFrame {
+		return dst[:start], &RangeError{What: "length of the frame", Got: int64(n), Min: minFrame, Max: MaxFrame}
+	}
+	return closeFrame(dst, start), nil
+}
+
+// DecodeMessage decodes a frame's data as a request or an answer, by its direction.
+// The message may keep parts of f.Data.
+func DecodeMessage(f Frame) (m Message, err error) {
+	if f.Direction == ToMeter {
+		m, err = NewRequest(f.Command)
+	} else {
+		m, err = NewAnswer(f.Command)
+	}
+	if err != nil {
+		return nil, &FrameError{Application, 1, err}
+	}
+	if err := m.DecodeData(f.Data); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// dataError is an error at an index of a command's data; in the unstuffed frame,
+// address and command stand before it.
+func dataError(index int, err error) error {
+	return &FrameError{Application, 2 + index, err}
+}
+
+// exactly checks the length of data that has no variable part.
+func exactly(what string, data []byte, want int) error {
+	if len(data) == want {
+		return nil
+	}
+	return dataError(min(len(data), want), &LengthError{What: what, Want: want, Got: len(data)})
+}
+
+// GetTypeRequest asks for the meter's type and software revision (command 01).
+type GetTypeRequest struct{}
+
+// Command implements [Message].
+func (*GetTypeRequest) Command() Command { return CmdGetType }
+
+// NewAnswer implements [Request].
+func (*GetTypeRequest) NewAnswer() Answer { return new(GetTypeAnswer) }
+
+// AppendData implements [Message]: there is none.
+func (*GetTypeRequest) AppendData(dst []byte) ([]byte, error) { return dst, nil }
+
+// DecodeData implements [Message].
+func (*GetTypeRequest) DecodeData(data []byte) error { return exactly("GetType request", data, 0) }
+
+// GetTypeAnswer is the answer to [GetTypeRequest].
+type GetTypeAnswer struct {
+	MeterType uint16 // package catalog knows some of them
+	Revision  Revision
+}
+
+// Command implements [Message].
+func (*GetTypeAnswer) Command() Command { return CmdGetType }
+
+// NewRequest implements [Answer].
+func (*GetTypeAnswer) NewRequest() Request { return new(GetTypeRequest) }
+
+// AppendData implements [Message].
+func (a *GetTypeAnswer) AppendData(dst []byte) ([]byte, error) {
+	dst = binary.BigEndian.AppendUint16(dst, a.MeterType)
+	return append(dst, a.Revision.Letter, a.Revision.Number), nil
+}
+
+// DecodeData implements [Message].
+func (a *GetTypeAnswer) DecodeData(data []byte) error {
+	if err := exactly("GetType answer", data, 4); err != nil {
+		return err
+	}
+	*a = GetTypeAnswer{binary.BigEndian.Uint16(data), Revision{data[2], data[3]}}
+	return nil
+}
+
+// Revision is a software revision: 06 01 is F1.
+type Revision struct {
+	Letter byte // 1 is A, 26 is Z, 27 is AA
+	Number byte
+}
+
+// String returns the revision as on a label, "F1"; "" for the zero Revision.
+func (r Revision) String() string {
+	if r == (Revision{}) {
+		return ""
+	}
+	letters := "?"
+	if r.Letter > 0 {
+		n := int(r.Letter) - 1
+		letters = string(rune('A' + n%26))
+		if n >= 26 {
+			letters = string(rune('A'+n/26-1)) + letters
+		}
+	}
+	return fmt.Sprintf("%s%d", letters, r.Number)
+}
+
+// GetSerialNoRequest asks for the serial number (command 02).
+type GetSerialNoRequest struct{}
+
+// Command implements [Message].
+func (*GetSerialNoRequest) Command() Command { return CmdGetSerialNo }
+
+// NewAnswer implements [Request].
+func (*GetSerialNoRequest) NewAnswer() Answer { return new(GetSerialNoAnswer) }
+
+// AppendData implements [Message]: there is none.
+func (*GetSerialNoRequest) AppendData(dst []byte) ([]byte, error) { return dst, nil }
+
+// DecodeData implements [Message].
+func (*GetSerialNoRequest) DecodeData(data []byte) error {
+	return exactly("GetSerialNo request", data, 0)
+}
+
+// GetSerialNoAnswer is the answer to [GetSerialNoRequest].
+type GetSerialNoAnswer struct {
+	SerialNo uint32 // in decimal, as printed on the label
+}
+
+// Command implements [Message].
+func (*GetSerialNoAnswer) Command() Command { return CmdGetSerialNo }
+
+// NewRequest implements [Answer].
+func (*GetSerialNoAnswer) NewRequest() Request { return new(GetSerialNoRequest) }
+
+// AppendData implements [Message].
+func (a *GetSerialNoAnswer) AppendData(dst []byte) ([]byte, error) {
+	return binary.BigEndian.AppendUint32(dst, a.SerialNo), nil
+}
+
+// DecodeData implements [Message].
+func (a *GetSerialNoAnswer) DecodeData(data []byte) error {
+	if err := exactly("GetSerialNo answer", data, 4); err != nil {
+		return err
+	}
+	a.SerialNo = binary.BigEndian.Uint32(data)
+	return nil
+}
+
+// GetRegisterRequest asks for the values of one to eight registers (command 10).
+type GetRegisterRequest struct {
+	IDs []uint16
+}
+
+// Command implements [Message].
+func (*GetRegisterRequest) Command() Command { return CmdGetRegister }
+
+// NewAnswer implements [Request].
+func (*GetRegisterRequest) NewAnswer() Answer { return new(GetRegisterAnswer) }
+
+// AppendData implements [Message]. A number of registers other than 1 to 8 is a
+// *[RangeError].
+func (q *GetRegisterRequest) AppendData(dst []byte) ([]byte, error) {
+	if err := inRange("number of registers", len(q.IDs), 1, MaxRegisters); err != nil {
+		return dst, err
+	}
+	dst = append(dst, byte(len(q.IDs)))
+	for _, id := range q.IDs {
+		dst = binary.BigEndian.AppendUint16(dst, id)
+	}
+	return dst, nil
+}
+
+// DecodeData implements [Message]. It reuses the memory of IDs.
+func (q *GetRegisterRequest) DecodeData(data []byte) error {
+	if len(data) == 0 {
+		return dataError(0, &LengthError{"GetRegister request", 1, 0, true})
+	}
+	n := int(data[0])
+	if err := inRange("number of registers", n, 1, MaxRegisters); err != nil {
+		return dataError(0, err)
+	}
+	if err := exactly("GetRegister request", data, 1+2*n); err != nil {
+		return err
+	}
+	q.IDs = q.IDs[:0]
+	for i := 1; i < len(data); i += 2 {
+		q.IDs = append(q.IDs, binary.BigEndian.Uint16(data[i:]))
+	}
+	return nil
+}
+
+// GetRegisterAnswer is the answer to [GetRegisterRequest]. Registers that the meter
+// does not have are left out of it; no register at all is a valid answer.
+type GetRegisterAnswer struct {
+	Registers []Register
+}
+
+// Command implements [Message].
+func (*GetRegisterAnswer) Command() Command { return CmdGetRegister }
+
+// NewRequest implements [Answer].
+func (*GetRegisterAnswer) NewRequest() Request { return new(GetRegisterRequest) }
+
+// AppendData implements [Message]. More than eight registers are a *[RangeError], a
+// value of no or more than 255 bytes a *[LengthError].
+func (a *GetRegisterAnswer) AppendData(dst []byte) ([]byte, error) {
+	if err := inRange("number of registers", len(a.Registers), 0, MaxRegisters); err != nil {
+		return dst, err
+	}
+	for _, r := range a.Registers {
+		if n := len(r.Raw); n < 1 || n > maxNoB {
+			return dst, &LengthError{What: fmt.Sprintf("register %d", r.ID), Want: 1 + (maxNoB-1)*min(1, n), Got: n, Minimum: n < 1}
+		}
+		dst = binary.BigEndian.AppendUint16(dst, r.ID)
+		dst = append(dst, byte(r.Unit), byte(len(r.Raw)), r.SiEx)
+		dst = append(dst, r.Raw...)
+	}
+	return dst, nil
+}
+
+// DecodeData implements [Message]. It reuses the memory of Registers, whose Raw are
+// parts of data.
+func (a *GetRegisterAnswer) DecodeData(data []byte) error {
+	a.Registers = a.Registers[:0]
+	for i := 0; i < len(data); {
+		head := data[i:]
+		if len(head) < registerHeader {
+			return dataError(len(data), &LengthError{"register", registerHeader, len(head), true})
+		}
+		end := registerHeader + int(head[3])
+		if len(head) < end {
+			return dataError(len(data), &LengthError{What: "register", Want: end, Got: len(head)})
+		}
+		a.Registers = append(a.Registers, Register{
+			ID:   binary.BigEndian.Uint16(head),
+			Unit: Unit(head[2]),
+			SiEx: head[4],
+			Raw:  head[registerHeader:end:end],
+		})
+		i += end
+	}
+	return nil
+}
+
+// registerHeader is the length of what stands before a value: id, unit, NoB, SiEx.
+const registerHeader = 5
+
+// Register is one register of an answer as it was on the wire. [Register.Value]
+// decodes it by its unit.
+type Register struct {
+	ID   uint16
+	Unit Unit
+	SiEx byte // sign of the value, sign and size of the exponent
+	// Raw is the value, NoB bytes, most significant first. 1 to 16 bytes have been
+	// seen; the format allows 255.
+	Raw []byte
+}
+
+// Decimal returns the register as a number, whatever its unit says. No bytes at all
+// give a *[LengthError].
+func (r Register) Decimal() (Decimal, error) {
+	if len(r.Raw) == 0 {
+		return Decimal{}, &LengthError{What: fmt.Sprintf("register %d", r.ID), Want: 1, Minimum: true}
+	}
+	return decodeNumber(r.SiEx, r.Raw), nil
+}
+
+// NewRegister returns a register that holds a number in width bytes, 1 to 255, or
+// in as few as possible when width is 0. Errors are those of [AppendDecimal].
+func NewRegister(id uint16, unit Unit, v Decimal, width int) (Register, error) {
+	if width < 0 || width > maxNoB {
+		return Register{}, &RangeError{What: "width of a number", Got: int64(width), Min: 0, Max: maxNoB}
+	}
+	if width == 0 {
+		width = max(1, v.width())
+	}
+	raw, err := v.appendMantissa(make([]byte, 0, width), width)
+	if err != nil {
+		return Register{}, fmt.Errorf("kmp: register %d: %w", id, err)
+	}
+	return Register{ID: id, Unit: unit, SiEx: v.siEx(), Raw: raw}, nil
+}
