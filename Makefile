@@ -1,0 +1,60 @@
+# kmp2mqtt: `make help` lists what can be made.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT  ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+LDFLAGS  = -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+BUILD    = CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
+LINT     = go tool -modfile=tools/go.mod golangci-lint
+FUZZTIME = 3s
+TARGETS  = linux/amd64 linux/arm64 linux/arm/7 linux/arm/6 linux/386 windows/amd64 darwin/arm64 freebsd/amd64
+
+.PHONY: build test setup lint fmt unit fuzz e2e bench cross docs image compose-test clean help
+.NOTPARALLEL: # one step after the other: the steps of `test` build on each other
+
+build: ## the program, static and stripped: ./kmp2mqtt
+	$(BUILD) -o kmp2mqtt .
+
+test: setup lint unit fuzz e2e ## everything, on a machine that has only Go: installs, lints, tests
+
+setup: ## install the programs that the tests use (Debian packages, Node-RED)
+	test/setup.sh
+
+lint: ## gofumpt, go vet, staticcheck and the rules in .golangci.yml
+	go vet -tags e2e ./...
+	$(LINT) run ./...
+
+fmt: ## format as lint wants it
+	$(LINT) fmt ./...
+
+unit: ## unit, golden and property tests, with the race detector
+	go test -race ./...
+
+fuzz: ## every fuzz target for FUZZTIME
+	test/fuzz.sh $(FUZZTIME)
+
+e2e: ## end to end, against Mosquitto, ser2net, socat and Node-RED
+	go test -race -count=1 -tags e2e ./test/...
+
+bench: ## the numbers of docs/benchmarks.md
+	go test -run '^$$' -bench . -benchmem ./kmp/... ./bridge/...
+
+cross: ## does it build for every platform?
+	@set -e; for t in $(TARGETS); do \
+	  set -- $$(echo $$t | tr / ' '); echo "build $$t"; \
+	  GOOS=$$1 GOARCH=$$2 GOARM=$$3 $(BUILD) -o /dev/null .; \
+	done
+
+docs: ## regenerate what the documents take from the code
+	go test ./kmp/catalog ./bridge -update
+
+image: ## the container image kmp2mqtt:latest
+	docker build --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) -t kmp2mqtt .
+
+compose-test: ## docker-compose.yml for real: needs a Docker engine
+	test/compose.sh
+
+clean: ## remove what was built and installed here
+	rm -rf kmp2mqtt dist test/node-red/node_modules
+
+help: ## this list
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
