@@ -1,0 +1,578 @@
+package discovery_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"kmp2mqtt/discovery"
+	"kmp2mqtt/kmp"
+	"kmp2mqtt/kmp/catalog"
+)
+
+// house is the meter of testdata/example-messages.json.
+func house() discovery.Device {
+	return discovery.Device{
+		Serial: "80123456", Name: "house", Model: "MULTICAL 403", Revision: "F1", Version: "0.1.0",
+		StateTopic: "kmp2mqtt/house", DiagnosticsTopic: "kmp2mqtt/house/diagnostics",
+		AvailabilityTopic: "kmp2mqtt/house/availability", BridgeStateTopic: "kmp2mqtt/bridge/state",
+		GetTopic: "kmp2mqtt/house/get", SetTopic: "kmp2mqtt/house/set",
+	}
+}
+
+// measured is what the example's meter sends, in its order.
+func measured() []discovery.Measurement {
+	return []discovery.Measurement{
+		measurement(60, kmp.UnitGJ, 3),
+		measurement(63, kmp.UnitGJ, 3),
+		measurement(68, kmp.UnitCubicMetre, 2),
+		measurement(74, kmp.UnitLitrePerH, 0),
+		measurement(80, kmp.UnitKW, 1),
+		measurement(86, kmp.UnitCelsius, 2),
+		measurement(87, kmp.UnitCelsius, 2),
+		measurement(89, kmp.UnitKelvin, 2),
+		measurement(97, kmp.UnitCubicMC, 0),
+		measurement(266, kmp.UnitWh, 0),
+		measurement(99, kmp.UnitNumber, 0),
+		measurement(1004, kmp.UnitHour, 0),
+		measurement(124, kmp.UnitLitrePerH, 0),
+		measurement(123, kmp.UnitDate, 0),
+	}
+}
+
+func measurement(id uint16, unit kmp.Unit, decimals int) discovery.Measurement {
+	r := catalog.Lookup(id)
+	return discovery.Measurement{Register: r, Unit: unit, Key: catalog.Key(r.Name, unit), Decimals: decimals}
+}
+
+func meter(t testing.TB, d discovery.Device, ms ...discovery.Measurement) []byte {
+	t.Helper()
+	b, err := discovery.Meter(d, ms)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func decode(t testing.TB, b []byte) object {
+	t.Helper()
+	var o object
+	if err := json.Unmarshal(b, &o); err != nil {
+		t.Fatalf("%v in %s", err, b)
+	}
+	return o
+}
+
+// component returns one entity of a message.
+func component(t testing.TB, message []byte, id string) object {
+	t.Helper()
+	e, ok := decode(t, message)["components"].(object)[id].(object)
+	if !ok {
+		t.Fatalf("no component %q in %s", id, message)
+	}
+	return e
+}
+
+// example returns the messages that a running Home Assistant took without a complaint.
+func example(t testing.TB) object {
+	t.Helper()
+	b, err := os.ReadFile("testdata/example-messages.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return decode(t, b)
+}
+
+func TestMeterIsTheExample(t *testing.T) {
+	want := example(t)[discovery.Topic("homeassistant", discovery.MeterID("80123456"))].(object)
+	components := want["components"].(object)
+	// What goes beyond the example:
+	components["serial"] = object{
+		"platform": "sensor", "unique_id": "kmp_80123456_serial", "name": "Serial number",
+		"value_template": "{{ value_json.serial }}", "entity_category": "diagnostic",
+		"state_topic":  "kmp2mqtt/house/diagnostics",
+		"availability": []any{object{"topic": "kmp2mqtt/bridge/state"}}, "qos": 1.0,
+	}
+	interval := components["read_interval"].(object)
+	interval["min"], interval["max"], interval["step"] = 0.01, 10080.0, 0.01
+	interval["command_template"] = `{"interval":"{{ (value * 60) | round | int }}s"}`
+
+	got := meter(t, house(), measured()...)
+	if diff := cmp.Diff(want, decode(t, got)); diff != "" {
+		t.Errorf("example and message differ (-example +message):\n%s", diff)
+	}
+}
+
+func TestBridgeIsTheExample(t *testing.T) {
+	want := example(t)[discovery.Topic("homeassistant", "kmp2mqtt_bridge")]
+	got, err := discovery.Bridge(discovery.BridgeDevice{BaseTopic: "kmp2mqtt", Version: "0.1.0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, any(decode(t, got))); diff != "" {
+		t.Errorf("example and message differ (-example +message):\n%s", diff)
+	}
+}
+
+// TestOrder checks that the entities come as measured, the bridge's own after them,
+// and that nothing depends on the order of a map.
+func TestOrder(t *testing.T) {
+	first := meter(t, house(), measured()...)
+	var ids []string
+	for _, m := range regexp.MustCompile(`"([a-z_0-9]+)":\{"platform"`).FindAllSubmatch(first, -1) {
+		ids = append(ids, string(m[1]))
+	}
+	want := make([]string, 0, 20)
+	for _, m := range measured() {
+		want = append(want, m.Register.Name)
+	}
+	want = append(want, "last_reading", "failed_reads", "serial", "read_now", "read_interval")
+	if !slices.Equal(ids, want) {
+		t.Errorf("order %v, want %v", ids, want)
+	}
+	for range 20 {
+		if again := meter(t, house(), measured()...); string(again) != string(first) {
+			t.Fatalf("the same meter gave\n%s\nand\n%s", first, again)
+		}
+	}
+}
+
+// TestTemplates evaluates the value templates on the example's state and
+// diagnostics: each must find a key, and a value of the form that its class promises.
+func TestTemplates(t *testing.T) {
+	messages := example(t)
+	root := decode(t, meter(t, house(), measured()...))
+	for id, c := range root["components"].(object) {
+		e := c.(object)
+		if e["platform"] != "sensor" {
+			continue
+		}
+		topic, _ := e["state_topic"].(string)
+		if topic == "" {
+			topic = root["state_topic"].(string)
+		}
+		key := templatePattern.FindStringSubmatch(e["value_template"].(string))[1]
+		value, ok := messages[topic].(object)[key]
+		if !ok {
+			t.Errorf("%s: %s has no key %q", id, topic, key)
+			continue
+		}
+		_, isNumber := value.(float64)
+		if numeric := e["unit_of_measurement"] != nil || e["state_class"] != nil; numeric && !isNumber {
+			t.Errorf("%s: %v is not a number", id, value)
+		}
+		var err error
+		switch e["device_class"] {
+		case "date":
+			_, err = time.Parse(time.DateOnly, value.(string))
+		case "timestamp":
+			_, err = time.Parse(time.RFC3339, value.(string))
+		}
+		if err != nil {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+}
+
+// TestEveryRegister puts the whole catalog in every unit before Home Assistant's rules.
+func TestEveryRegister(t *testing.T) {
+	classes := readClasses(t)
+	registers := catalog.Registers()
+	if len(registers) < 600 {
+		t.Fatalf("%d registers in the catalog", len(registers))
+	}
+	for code := range 256 {
+		unit := kmp.Unit(code)
+		if _, known := catalog.LookupUnit(unit); !known && code != 0xFF {
+			continue // one unknown code stands for all
+		}
+		ms := make([]discovery.Measurement, 0, len(registers))
+		for _, r := range registers {
+			ms = append(ms, discovery.Measurement{Register: r, Unit: unit, Key: catalog.Key(r.Name, unit), Decimals: 3})
+		}
+		b := meter(t, house(), ms...)
+		for _, fault := range classes.validate(b) {
+			t.Errorf("unit %#02x: %s", code, fault)
+		}
+		if n := bytes.Count(b, []byte(`{"platform":`)); n != len(registers)+5 {
+			t.Errorf("unit %#02x: %d entities of %d registers", code, n, len(registers))
+		}
+	}
+}
+
+// TestUnitsAreTheCatalogs checks that a unit has a symbol here exactly when the catalog
+// gives it one, and that the two mean the same.
+func TestUnitsAreTheCatalogs(t *testing.T) {
+	spelling := strings.NewReplacer("l/h", "L/h", "imp/l", "imp/L", "l/imp", "L/imp", "%RH", "%", "%O₂", "%")
+	for code := range 256 {
+		unit := kmp.Unit(code)
+		u, ok := catalog.LookupUnit(unit)
+		if !ok {
+			continue
+		}
+		want := spelling.Replace(u.Symbol)
+		if want == "l" {
+			want = "L"
+		}
+		got, _ := component(t, meter(t, house(), measurement(65000, unit, 0)), "register_65000")["unit_of_measurement"].(string)
+		if got != want {
+			t.Errorf("unit %#02x is %q, the catalog's %q should be %q", code, got, u.Symbol, want)
+		}
+	}
+}
+
+// TestValidatorFinds breaks a good message in every way that the validator is there for.
+func TestValidatorFinds(t *testing.T) {
+	classes := readClasses(t)
+	if faults := classes.validate(meter(t, house(), measured()...)); len(faults) > 0 {
+		t.Fatal(faults)
+	}
+	for what, breakIt := range map[string]func(m, energy object){
+		"root key":        func(m, _ object) { m["~"] = "kmp2mqtt" },
+		"no origin":       func(m, _ object) { delete(m, "origin") },
+		"device key":      func(m, _ object) { m["device"].(object)["serial"] = "1" },
+		"no identifiers":  func(m, _ object) { delete(m["device"].(object), "identifiers") },
+		"mode":            func(m, _ object) { m["availability_mode"] = "latest" },
+		"component key":   func(_, e object) { e["object_id"] = "x" },
+		"platform":        func(_, e object) { e["platform"] = "heat" },
+		"no unique_id":    func(_, e object) { delete(e, "unique_id") },
+		"same unique_id":  func(_, e object) { e["unique_id"] = "kmp_80123456_flow" },
+		"same name":       func(_, e object) { e["name"] = "Flow" },
+		"id characters":   func(_, e object) { e["unique_id"] = "kmp.1" },
+		"unit spelling":   func(_, e object) { e["unit_of_measurement"] = "gj" },
+		"no unit":         func(_, e object) { delete(e, "unit_of_measurement") },
+		"class":           func(_, e object) { e["device_class"] = "heat" },
+		"state class":     func(_, e object) { e["state_class"] = "measurement" },
+		"category config": func(_, e object) { e["entity_category"] = "config" },
+		"qos":             func(_, e object) { delete(e, "qos") },
+		"precision":       func(_, e object) { e["suggested_display_precision"] = 30 },
+		"template":        func(_, e object) { e["value_template"] = "{{ value_json.items }}" },
+	} {
+		m := decode(t, meter(t, house(), measured()...))
+		breakIt(m, m["components"].(object)["energy"].(object))
+		b, err := json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(classes.validate(b)) == 0 {
+			t.Errorf("%s: not found", what)
+		}
+	}
+}
+
+// TestSensor has one row for each rule that makes a sensor of a register. A field
+// that is not listed must be absent.
+func TestSensor(t *testing.T) {
+	disabled, diagnostic := "disabled", "diagnostic"
+	for _, tt := range []struct {
+		id    uint16
+		unit  kmp.Unit
+		model string
+		want  []string // unit, device class, state class; then category and disabled if so
+	}{
+		{60, kmp.UnitGJ, "", []string{"GJ", "energy", "total"}},
+		{60, kmp.UnitMWh, "", []string{"MWh", "energy", "total"}},
+		{60, 0x39, "", []string{"GJ", "energy", "total"}},
+		{17, kmp.UnitKWh, "", []string{"kWh", "energy", "total_increasing", disabled}},
+		{3, 0x0E, "", []string{"kvarh", "reactive_energy", "total", disabled}},
+		{3, 0x0F, "", []string{"Mvarh", "", "total", disabled}},
+		{266, kmp.UnitWh, "", []string{"Wh", "energy", "", diagnostic, disabled}},
+		{239, kmp.UnitCubicMetre, "", []string{"m³", "volume", "", diagnostic, disabled}},
+		{97, kmp.UnitCubicMC, "", []string{"m³·°C", "", "total", disabled}},
+		{110, kmp.UnitCubicMC, "", []string{"m³·°C", "", "total", disabled}},
+		{72, kmp.UnitTonne, "", []string{"t", "", "total", disabled}},
+		{68, kmp.UnitCubicMetre, "MULTICAL 603", []string{"m³", "volume", "total"}},
+		{68, kmp.UnitCubicMetre, "flowIQ 2200", []string{"m³", "water", "total"}},
+		{68, kmp.UnitCubicMetre, "MULTICAL 21", []string{"m³", "water", "total"}},
+		{68, kmp.UnitLitre, "MULTICAL 62", []string{"L", "water", "total"}},
+		{243, kmp.UnitCubicMetre, "flowIQ 2200", []string{"m³", "volume", "total", disabled}},
+		{84, kmp.UnitCubicMetre, "MULTICAL 403", []string{"m³", "water", "total"}},
+		{85, kmp.UnitKWh, "MULTICAL 403", []string{"kWh", "energy", "total"}},
+		{84, kmp.UnitNumber, "MULTICAL 403", []string{"", "", "total"}},
+		{74, kmp.UnitLitrePerH, "", []string{"L/h", "volume_flow_rate", "measurement"}},
+		{74, kmp.UnitCubicMPerH, "", []string{"m³/h", "volume_flow_rate", "measurement"}},
+		{80, kmp.UnitKW, "", []string{"kW", "power", "measurement"}},
+		{86, kmp.UnitCelsius, "", []string{"°C", "temperature", "measurement"}},
+		{89, kmp.UnitKelvin, "", []string{"K", "temperature_delta", "measurement"}},
+		{89, kmp.UnitCelsius, "", []string{"°C", "temperature_delta", "measurement"}},
+		{1079, kmp.UnitKelvin, "", []string{"K", "temperature", "measurement", disabled}},
+		{91, 0x34, "", []string{"bar", "pressure", "measurement", disabled}},
+		{371, kmp.UnitNumber, "", []string{"", "", "measurement", disabled}},
+		{124, kmp.UnitLitrePerH, "", []string{"L/h", "volume_flow_rate", "", disabled}},
+		{145, kmp.UnitKW, "", []string{"kW", "power", "", disabled}},
+		{146, kmp.UnitCelsius, "", []string{"°C", "temperature", "", disabled}},
+		{123, kmp.UnitDate, "", []string{"", "date", "", disabled}},
+		{1002, kmp.UnitClock, "", []string{"", "", "", diagnostic, disabled}},
+		{1003, kmp.UnitDate, "", []string{"", "date", "", diagnostic, disabled}},
+		{98, kmp.UnitMonthDay, "", []string{"", "", "", diagnostic, disabled}},
+		{348, kmp.UnitDSTDateTime, "", []string{"", "", "", diagnostic, disabled}},
+		{99, kmp.UnitNumber, "", []string{"", "", "", diagnostic}},
+		{369, kmp.UnitBits, "", []string{"", "", "", diagnostic}},
+		{113, kmp.UnitNumber, "", []string{"", "", "total", diagnostic, disabled}},
+		{1004, kmp.UnitHour, "", []string{"h", "duration", "total", diagnostic, disabled}},
+		{175, kmp.UnitHour, "", []string{"h", "duration", "total", diagnostic, disabled}},
+		{1001, kmp.UnitNumber, "", []string{"", "", "", diagnostic, disabled}},
+		{259, kmp.UnitCubicMPerH, "", []string{"m³/h", "volume_flow_rate", "", diagnostic, disabled}},
+		{1408, kmp.UnitKWh, "", []string{"kWh", "energy", "", disabled}},
+		// A register that nobody knows: what the unit tells, and no guess at sums.
+		{65000, kmp.UnitCelsius, "", []string{"°C", "temperature", "measurement"}},
+		{65000, kmp.UnitGJ, "", []string{"GJ", "energy", ""}},
+		{65000, kmp.UnitNumber, "", []string{"", "", ""}},
+		{65000, 0x4B, "", []string{"", "", ""}},
+	} {
+		d := house()
+		d.Model = tt.model
+		m := measurement(tt.id, tt.unit, 0)
+		e := component(t, meter(t, d, m), m.Register.Name)
+		str := func(key string) string { s, _ := e[key].(string); return s }
+		got := []string{str("unit_of_measurement"), str("device_class"), str("state_class")}
+		if c := str("entity_category"); c != "" {
+			got = append(got, c)
+		}
+		if e["enabled_by_default"] == false {
+			got = append(got, disabled)
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("register %d (%s) unit %#02x on %q: %q, want %q", tt.id, m.Register.Name, byte(tt.unit), tt.model, got, tt.want)
+		}
+	}
+}
+
+func TestPrecision(t *testing.T) {
+	for _, tt := range []struct {
+		id       uint16
+		unit     kmp.Unit
+		decimals int
+		want     any
+	}{
+		{60, kmp.UnitGJ, 3, 3.0},
+		{60, kmp.UnitGJ, 0, 0.0},
+		{60, kmp.UnitGJ, -2, 0.0},
+		{60, kmp.UnitGJ, 63, 9.0},
+		{371, kmp.UnitNumber, 1, 1.0},
+		{99, kmp.UnitNumber, 0, nil},
+		{123, kmp.UnitDate, 0, nil},
+	} {
+		m := measurement(tt.id, tt.unit, tt.decimals)
+		if got := component(t, meter(t, house(), m), m.Register.Name)["suggested_display_precision"]; got != tt.want {
+			t.Errorf("register %d with %d decimals: precision %v, want %v", tt.id, tt.decimals, got, tt.want)
+		}
+	}
+}
+
+// TestSameName checks that one register in two units makes two entities, and that the
+// first keeps its identity.
+func TestSameName(t *testing.T) {
+	ms := []discovery.Measurement{
+		measurement(60, kmp.UnitGJ, 3), measurement(60, kmp.UnitMWh, 3), measurement(60, kmp.UnitGJ, 3),
+		measurement(1001, kmp.UnitNumber, 0),
+	}
+	// A register with the name of one of the bridge's own entities.
+	serial := measurement(1001, kmp.UnitNumber, 0)
+	serial.Register.Name, serial.Register.ID, serial.Key = "serial", 2, "serial"
+	ms = append(ms, serial)
+	b := meter(t, house(), ms...)
+	got := map[string]string{}
+	for id, c := range decode(t, b)["components"].(object) {
+		got[id] = fmt.Sprint(c.(object)["unique_id"], " ", c.(object)["name"], " ", c.(object)["value_template"])
+	}
+	want := map[string]string{
+		"energy":          "kmp_80123456_energy Energy {{ value_json.energy_gj }}",
+		"energy_mwh":      "kmp_80123456_energy_mwh Energy (MWh) {{ value_json.energy_mwh }}",
+		"serial_number":   "kmp_80123456_serial_number Serial number (register 1001) {{ value_json.serial_number }}",
+		"register_serial": "kmp_80123456_register_serial Serial number (register 2) {{ value_json.serial }}",
+		"serial":          "kmp_80123456_serial Serial number {{ value_json.serial }}",
+		"last_reading":    got["last_reading"], "failed_reads": got["failed_reads"],
+		"read_now": got["read_now"], "read_interval": got["read_interval"],
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	for _, fault := range readClasses(t).validate(b) {
+		t.Error(fault)
+	}
+}
+
+// TestIdentity checks that an entity's identity is the serial number's alone.
+func TestIdentity(t *testing.T) {
+	other := house()
+	other.Name, other.StateTopic, other.Model, other.Revision = "Cellar", "heat/cellar", "MULTICAL 603", "B2"
+	other.BridgeStateTopic = "heat/bridge/state"
+	ids := func(d discovery.Device) []string {
+		var list []string
+		root := decode(t, meter(t, d, measured()...))
+		for _, c := range root["components"].(object) {
+			list = append(list, c.(object)["unique_id"].(string))
+		}
+		slices.Sort(list)
+		return append(list, root["device"].(object)["identifiers"].([]any)[0].(string))
+	}
+	if diff := cmp.Diff(ids(house()), ids(other)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestName(t *testing.T) {
+	for _, tt := range []struct{ given, meter, want string }{
+		{"house", "house", "House"},
+		{"", "guest_house", "Guest house"},
+		{"guest-house", "guest-house", "Guest house"},
+		{"Heat meter", "house", "Heat meter"},
+		{"heat-meter", "house", "heat-meter"},
+		{"80123456", "80123456", "Meter 80123456"},
+		{"Main \"1\" & <2>", "house", `Main "1" & <2>`},
+		{"two\nlines\x00 \t", "house", "two lines"},
+		{"æøå \xff", "house", "æøå \uFFFD"},
+		{"_", "_", "Meter 80123456"},
+		{"\x01", "house", "House"},
+	} {
+		d := house()
+		d.Name, d.StateTopic = tt.given, "kmp2mqtt/"+tt.meter
+		if got := decode(t, meter(t, d))["device"].(object)["name"]; got != tt.want {
+			t.Errorf("name %q of meter %q is %q, want %q", tt.given, tt.meter, got, tt.want)
+		}
+	}
+}
+
+// TestBridges checks that bridges with different base topics are different devices,
+// and that a meter points to its own.
+func TestBridges(t *testing.T) {
+	seen := map[string]string{}
+	for base, want := range map[string]string{
+		"kmp2mqtt":      "kmp2mqtt_bridge",
+		"cellar":        "kmp2mqtt_bridge_cellar",
+		"home/kmp2mqtt": "kmp2mqtt_bridge_home_kmp2mqtt_c7e3b630",
+		"home_kmp2mqtt": "kmp2mqtt_bridge_home_kmp2mqtt",
+		"home/kælder":   "kmp2mqtt_bridge_home_k_lder_fd193f30",
+	} {
+		id := discovery.BridgeID(base)
+		if id != want {
+			t.Errorf("BridgeID(%q) = %q, want %q", base, id, want)
+		}
+		if was, ok := seen[id]; ok {
+			t.Errorf("%q and %q are both %q", was, base, id)
+		}
+		seen[id] = base
+		b, err := discovery.Bridge(discovery.BridgeDevice{BaseTopic: base, Version: "1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, fault := range readClasses(t).validate(b) {
+			t.Error(fault)
+		}
+		d := house()
+		d.BridgeStateTopic = base + "/bridge/state"
+		via := decode(t, meter(t, d))["device"].(object)["via_device"]
+		if ids := decode(t, b)["device"].(object)["identifiers"].([]any); ids[0] != via {
+			t.Errorf("base %q: bridge %v, meter's via_device %v", base, ids[0], via)
+		}
+	}
+}
+
+func TestTopic(t *testing.T) {
+	if got := discovery.Topic("homeassistant", discovery.MeterID("80123456")); got != "homeassistant/device/kmp_80123456/config" {
+		t.Error(got)
+	}
+}
+
+func TestErrors(t *testing.T) {
+	for field, spoil := range map[string]func(*discovery.Device, *discovery.Measurement){
+		"Serial":            func(d *discovery.Device, _ *discovery.Measurement) { d.Serial = "80/12" },
+		"StateTopic":        func(d *discovery.Device, _ *discovery.Measurement) { d.StateTopic = "" },
+		"DiagnosticsTopic":  func(d *discovery.Device, _ *discovery.Measurement) { d.DiagnosticsTopic = "a/+" },
+		"AvailabilityTopic": func(d *discovery.Device, _ *discovery.Measurement) { d.AvailabilityTopic = "a\x00" },
+		"BridgeStateTopic":  func(d *discovery.Device, _ *discovery.Measurement) { d.BridgeStateTopic = "kmp2mqtt/state" },
+		"GetTopic":          func(d *discovery.Device, _ *discovery.Measurement) { d.GetTopic = "a\xff" },
+		"SetTopic":          func(d *discovery.Device, _ *discovery.Measurement) { d.SetTopic = strings.Repeat("a", 65536) },
+		"Key":               func(_ *discovery.Device, m *discovery.Measurement) { m.Key = "a }}{{ b" },
+		"Register.Name":     func(_ *discovery.Device, m *discovery.Measurement) { m.Register.Name = "a.b" },
+	} {
+		d, m := house(), measurement(60, kmp.UnitGJ, 3)
+		spoil(&d, &m)
+		b, err := discovery.Meter(d, []discovery.Measurement{m})
+		var fieldErr *discovery.FieldError
+		if !errors.As(err, &fieldErr) || fieldErr.Field != field || b != nil {
+			t.Errorf("%s: %v", field, err)
+			continue
+		}
+		if !strings.Contains(err.Error(), field) || !strings.Contains(err.Error(), "want") {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	var fieldErr *discovery.FieldError
+	if _, err := discovery.Bridge(discovery.BridgeDevice{BaseTopic: "a/#"}); !errors.As(err, &fieldErr) || fieldErr.Field != "BaseTopic" {
+		t.Error(err)
+	}
+}
+
+// TestSize keeps the message of the richest meter small, and that of all registers together.
+func TestSize(t *testing.T) {
+	size := func(model string) int {
+		var ms []discovery.Measurement
+		for _, r := range catalog.Registers() {
+			if strings.Contains(r.Models, model) {
+				ms = append(ms, measurement(r.ID, kmp.UnitCubicMetre, 3))
+			}
+		}
+		if len(ms) < 50 {
+			t.Fatalf("%d registers of %q", len(ms), model)
+		}
+		return len(meter(t, house(), ms...))
+	}
+	if n := size("603"); n > 100_000 {
+		t.Errorf("all registers of a 603: %d bytes", n)
+	}
+	if n := size(""); n > 250_000 {
+		t.Errorf("all registers there are: %d bytes", n)
+	}
+}
+
+func FuzzMeter(f *testing.F) {
+	f.Add("80123456", "house", "MULTICAL 403", "F1", "kmp2mqtt/house", "kmp2mqtt/bridge/state", "0.1.0", uint16(60), byte(8), 3)
+	f.Add("1", `say "hi"`, "a\nb", "\x00", "a/b", "a/bridge/state", "<&>", uint16(99), byte(0x33), -70)
+	f.Add("", "\xff\xfe", "\xc3\x28", "{{ x }}", "a/#", "bridge/state", "\u2028", uint16(0xFFFF), byte(0xFF), 1<<30)
+	classes := readClasses(f)
+	f.Fuzz(func(t *testing.T, serial, name, model, revision, state, bridge, version string, id uint16, unit byte, decimals int) {
+		d := house()
+		d.Serial, d.Name, d.Model, d.Revision, d.StateTopic, d.BridgeStateTopic, d.Version = serial, name, model, revision, state, bridge, version
+		b, err := discovery.Meter(d, []discovery.Measurement{measurement(id, kmp.Unit(unit), decimals)})
+		var fieldErr *discovery.FieldError
+		if err != nil {
+			if !errors.As(err, &fieldErr) {
+				t.Fatal(err)
+			}
+			return
+		}
+		for _, fault := range classes.validate(b) {
+			t.Error(fault)
+		}
+	})
+}
+
+func FuzzBridge(f *testing.F) {
+	f.Add("kmp2mqtt", "0.1.0")
+	f.Add("home/\"x\"\xff", "\n")
+	classes := readClasses(f)
+	f.Fuzz(func(t *testing.T, base, version string) {
+		b, err := discovery.Bridge(discovery.BridgeDevice{BaseTopic: base, Version: version})
+		var fieldErr *discovery.FieldError
+		if err != nil {
+			if !errors.As(err, &fieldErr) {
+				t.Fatal(err)
+			}
+			return
+		}
+		for _, fault := range classes.validate(b) {
+			t.Error(fault)
+		}
+	})
+}

@@ -1,0 +1,227 @@
+package discovery
+
+import (
+	"path"
+	"strconv"
+	"strings"
+
+	"kmp2mqtt/kmp"
+	"kmp2mqtt/kmp/catalog"
+)
+
+const topicWanted = "a topic without wildcards and control characters"
+
+// The ends of the "Read interval" number, in minutes. Home Assistant logs an error
+// for a state outside them, so they enclose what the bridge accepts: from one
+// second, which is 0.02 minutes when rounded, to a week.
+const (
+	minInterval  = 0.01
+	maxInterval  = 7 * 24 * 60
+	stepInterval = 0.01
+)
+
+// Device is a meter as Home Assistant shows it, and the topics it lives on. All
+// topics are needed; Name, Model, Revision and Version may be empty.
+type Device struct {
+	Serial   string // serial number; letters, digits, - and _
+	Name     string // label, or the meter's name in the settings
+	Model    string // such as "MULTICAL 403"
+	Revision string // the meter's software revision, such as "F1"
+
+	StateTopic        string // <base>/<meter>
+	DiagnosticsTopic  string // <base>/<meter>/diagnostics
+	AvailabilityTopic string // <base>/<meter>/availability
+	BridgeStateTopic  string // <base>/bridge/state; <base> also tells which bridge the meter belongs to
+	GetTopic          string // <base>/<meter>/get
+	SetTopic          string // <base>/<meter>/set
+
+	Version string // the program's version
+}
+
+// Measurement is one value that the meter sends.
+type Measurement struct {
+	Register catalog.Register
+	Unit     kmp.Unit // the unit that the meter sent
+	Key      string   // the value's key in the state message, as catalog.Key gives it
+	Decimals int      // digits after the point that the meter sent, 0 if none
+}
+
+// Topic returns the topic of a discovery message, <prefix>/device/<id>/config;
+// id is that of [MeterID] or [BridgeID], prefix is "homeassistant" unless Home
+// Assistant was told otherwise.
+func Topic(prefix, id string) string {
+	return prefix + "/device/" + id + "/config"
+}
+
+// MeterID returns the id of the meter with this serial number.
+func MeterID(serial string) string {
+	return "kmp_" + serial
+}
+
+// Meter returns the discovery message of a meter: one sensor for each measurement,
+// in the order given, then what the bridge itself knows of the meter and the controls. It belongs on
+// Topic(prefix, MeterID(d.Serial)). Equal arguments give equal bytes.
+//
+// A name that is shown in the settings' spelling is made readable ("guest_house"
+// becomes "Guest house"); a label stays as it is. A second measurement with the same key is
+// left out, since the state message holds it once; one with the same register name
+// but another unit gets an entity of its own. The error is a [*FieldError].
+func Meter(d Device, ms []Measurement) ([]byte, error) {
+	base, err := d.check()
+	if err != nil {
+		return nil, err
+	}
+	own := d.own()
+	cs := make(components, 0, len(ms)+len(own))
+	ids, keys, names := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for _, c := range own {
+		ids[c.id], names[c.Name] = true, true
+	}
+	for _, m := range ms {
+		if !attribute(m.Key) {
+			return nil, &FieldError{"Key", m.Key, "lower-case letters, digits and _, not starting with a digit"}
+		}
+		if !idCharacters(m.Register.Name) {
+			return nil, &FieldError{"Register.Name", m.Register.Name, "letters, digits, - and _"}
+		}
+		if keys[m.Key] {
+			continue
+		}
+		keys[m.Key] = true
+		c := sensor(d, m)
+		// The first of a name keeps it: its history is bound to the id.
+		for _, id := range []string{m.Register.Name, m.Key, "register_" + m.Key} {
+			if c.id = id; !ids[id] {
+				break
+			}
+		}
+		switch {
+		case names[c.Name] && c.Unit != "":
+			c.Name += " (" + c.Unit + ")"
+		case names[c.Name]:
+			c.Name += " (register " + strconv.Itoa(int(m.Register.ID)) + ")"
+		}
+		ids[c.id], names[c.Name] = true, true
+		c.UniqueID = MeterID(d.Serial) + "_" + c.id
+		cs = append(cs, c)
+	}
+	return encode(message{
+		Device: device{
+			Identifiers:  []string{MeterID(d.Serial)},
+			Name:         d.displayName(),
+			Manufacturer: "Kamstrup",
+			Model:        line(d.Model),
+			SerialNumber: d.Serial,
+			SWVersion:    line(d.Revision),
+			ViaDevice:    BridgeID(base),
+		},
+		Origin:           origin{Name: "kmp2mqtt", SWVersion: line(d.Version)},
+		Availability:     []availability{{d.BridgeStateTopic}, {d.AvailabilityTopic}},
+		AvailabilityMode: "all",
+		StateTopic:       d.StateTopic,
+		Components:       append(cs, own...),
+	})
+}
+
+// check validates the device and returns the bridge's base topic.
+func (d Device) check() (base string, err error) {
+	if !idCharacters(d.Serial) {
+		return "", &FieldError{"Serial", d.Serial, "letters, digits, - and _"}
+	}
+	for _, f := range []struct{ name, value string }{
+		{"StateTopic", d.StateTopic},
+		{"DiagnosticsTopic", d.DiagnosticsTopic},
+		{"AvailabilityTopic", d.AvailabilityTopic},
+		{"BridgeStateTopic", d.BridgeStateTopic},
+		{"GetTopic", d.GetTopic},
+		{"SetTopic", d.SetTopic},
+	} {
+		if !topic(f.value) {
+			return "", &FieldError{f.name, f.value, topicWanted}
+		}
+	}
+	base, ok := strings.CutSuffix(d.BridgeStateTopic, "/bridge/state")
+	if !ok || base == "" {
+		return "", &FieldError{"BridgeStateTopic", d.BridgeStateTopic, "<base>/bridge/state"}
+	}
+	return base, nil
+}
+
+// displayName returns the name under which Home Assistant shows the device. What
+// differs from the last part of the state topic is a label that somebody chose.
+func (d Device) displayName() string {
+	name := line(d.Name)
+	meter := line(path.Base(d.StateTopic))
+	if name != "" && name != meter {
+		return name
+	}
+	if name = title(meter); name == "" || meter == d.Serial {
+		return "Meter " + d.Serial // entity ids are made of it: not of digits alone
+	}
+	return name
+}
+
+// own returns the entities that do not come from a register: what the bridge knows
+// of the meter, and the controls. They explain an outage or end it, so they stay
+// available while the meter is silent.
+func (d Device) own() components {
+	bridge := []availability{{d.BridgeStateTopic}}
+	cs := components{
+		{
+			id:             "last_reading",
+			Platform:       "sensor",
+			Name:           "Last reading",
+			ValueTemplate:  "{{ value_json.last_reading }}",
+			DeviceClass:    "timestamp",
+			EntityCategory: "diagnostic",
+			StateTopic:     d.DiagnosticsTopic,
+		},
+		{
+			id:             "failed_reads",
+			Platform:       "sensor",
+			Name:           "Failed reads",
+			ValueTemplate:  "{{ value_json.reads_failed }}",
+			StateClass:     "total_increasing", // starts again with the bridge
+			EntityCategory: "diagnostic",
+			StateTopic:     d.DiagnosticsTopic,
+		},
+		{
+			id:             "serial",
+			Platform:       "sensor",
+			Name:           "Serial number",
+			ValueTemplate:  "{{ value_json.serial }}",
+			EntityCategory: "diagnostic",
+			StateTopic:     d.DiagnosticsTopic,
+		},
+		{
+			id:           "read_now",
+			Platform:     "button",
+			Name:         "Read now",
+			CommandTopic: d.GetTopic,
+			PayloadPress: "{}",
+		},
+		{
+			id:             "read_interval",
+			Platform:       "number",
+			Name:           "Read interval",
+			ValueTemplate:  "{{ (value_json.interval_s / 60) | round(2) }}",
+			Unit:           "min",
+			DeviceClass:    "duration",
+			EntityCategory: "config",
+			Min:            minInterval,
+			Max:            maxInterval,
+			Step:           stepInterval,
+			Mode:           "box",
+			CommandTopic:   d.SetTopic,
+			// Seconds, so that half a minute is not cut to nothing.
+			CommandTemplate: `{"interval":"{{ (value * 60) | round | int }}s"}`,
+			StateTopic:      d.DiagnosticsTopic,
+		},
+	}
+	for i := range cs {
+		cs[i].UniqueID = MeterID(d.Serial) + "_" + cs[i].id
+		cs[i].Availability = bridge
+		cs[i].QoS = 1
+	}
+	return cs
+}
