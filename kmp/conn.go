@@ -295,7 +295,7 @@ func (c *Conn) settle(ctx context.Context) error {
 		if err := c.setReadDeadline(ctx, until); err != nil {
 			return err
 		}
-		n, err := c.line.Read(scratch[:])
+		n, err := readSome(c.line, scratch[:])
 		c.count(func(s *Stats) { s.BytesReceived += uint64(n) })
 		if n > 0 && c.unquiet {
 			until = time.Now().Add(quiet)
@@ -303,7 +303,7 @@ func (c *Conn) settle(ctx context.Context) error {
 				until = last
 			}
 		}
-		if err := c.lineError(ctx, n, err); errors.Is(err, os.ErrDeadlineExceeded) {
+		if err := c.lineError(ctx, err); errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil
 		} else if err != nil {
 			return err
@@ -322,14 +322,12 @@ func (c *Conn) setReadDeadline(ctx context.Context, t time.Time) error {
 
 // lineError is what a read from the line means: the context's end counts more than
 // the time-out by which it showed.
-func (c *Conn) lineError(ctx context.Context, n int, err error) error {
+func (c *Conn) lineError(ctx context.Context, err error) error {
 	switch {
-	case n > 0:
-		return nil // a lasting error comes again
+	case err == nil:
+		return nil
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case err == nil:
-		err = io.ErrNoProgress
 	}
 	return fmt.Errorf("kmp: line: %w", err)
 }
@@ -445,7 +443,7 @@ func (l lineReader) Read(p []byte) (int, error) {
 	if err := c.ended(); err != nil { // in this order, as in setReadDeadline
 		return 0, err
 	}
-	n, err := c.line.Read(p)
+	n, err := readSome(c.line, p)
 	c.note(p[:n])
 	return n, err
 }
@@ -511,8 +509,8 @@ func (c *Conn) readRaw(ctx context.Context, most int, enough func([]byte) bool) 
 			return got, err
 		}
 		var b [1]byte
-		n, err := c.line.Read(b[:])
-		if err := c.lineError(ctx, n, err); errors.Is(err, os.ErrDeadlineExceeded) {
+		_, err := readSome(c.line, b[:])
+		if err := c.lineError(ctx, err); errors.Is(err, os.ErrDeadlineExceeded) {
 			return got, fmt.Errorf("%w: %d bytes came", ErrNoReply, len(got))
 		} else if err != nil {
 			return got, err
