@@ -63,8 +63,8 @@ func ParseDecimal(s string) (Decimal, error) {
 	}
 	exponent := 0
 	if i := strings.IndexAny(digits, "eE"); i >= 0 {
-		e, err := strconv.ParseInt(digits[i+1:], 10, 16)
-		if err != nil {
+		e, err := strconv.ParseInt(digits[i+1:], 10, 31)
+		if err != nil && !errors.Is(err, strconv.ErrRange) { // out of range stays the nearest: too large as well
 			return syntax()
 		}
 		digits, exponent = digits[:i], int(e)
@@ -86,7 +86,7 @@ func ParseDecimal(s string) (Decimal, error) {
 }
 
 // decimalFromBig builds a Decimal from a mantissa that is not negative, moving
-// zeros between mantissa and exponent where the exponent alone would not fit.
+// zeros between mantissa and exponent where one of the two would not fit.
 func decimalFromBig(negative bool, mantissa *big.Int, exponent int) (Decimal, error) {
 	asked := exponent
 	if mantissa.Sign() == 0 {
@@ -108,6 +108,13 @@ func decimalFromBig(negative bool, mantissa *big.Int, exponent int) (Decimal, er
 			return Decimal{}, &ExponentError{asked}
 		}
 		mantissa, exponent = quotient, -maxExponent
+	}
+	for ten := big.NewInt(10); mantissa.BitLen() > 8*maxNoB && exponent < maxExponent; exponent++ {
+		quotient, rest := new(big.Int).QuoRem(mantissa, ten, new(big.Int))
+		if rest.Sign() != 0 {
+			break
+		}
+		mantissa = quotient
 	}
 	raw := mantissa.Bytes()
 	if len(raw) > maxNoB {
@@ -286,7 +293,7 @@ func (d *Decimal) UnmarshalText(text []byte) (err error) {
 // MarshalJSON returns the number with the digits that the meter sent.
 func (d Decimal) MarshalJSON() ([]byte, error) { return d.AppendText(nil) }
 
-// UnmarshalJSON reads a JSON number.
+// UnmarshalJSON reads a JSON number. It refuses null: no number is not 0.
 func (d *Decimal) UnmarshalJSON(text []byte) error { return d.UnmarshalText(text) }
 
 // Float64 returns the nearest binary float. Digits may be lost: sums and
