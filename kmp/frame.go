@@ -247,19 +247,16 @@ func (r *Reader) Next() (Frame, error) {
 		for r.r < r.w {
 			b := r.in[r.r]
 			r.r++
-			if link, done, err := r.push(b); err != nil {
+			if done, err := r.push(b); err != nil {
 				return Frame{}, err
 			} else if done {
-				return splitFrame(r.dir, link)
+				return r.finish()
 			}
 		}
-		n, err := r.src.Read(r.in[:])
+		n, err := readSome(r.src, r.in[:])
 		r.r, r.w = 0, n
-		if n == 0 && err == nil {
-			err = io.ErrNoProgress // a deadline is the reader's way to wait, not (0, nil)
-		}
 		if n == 0 && r.InFrame() {
-			err = r.drop(ErrTruncated)
+			err = r.drop(r.offset, ErrTruncated)
 		}
 		if n == 0 {
 			return Frame{}, err
@@ -267,10 +264,33 @@ func (r *Reader) Next() (Frame, error) {
 	}
 }
 
+// readSome reads at least one byte or returns an error. A reader that keeps
+// returning neither would be waited for without end.
+func readSome(src io.Reader, p []byte) (int, error) {
+	for range 100 {
+		if n, err := src.Read(p); n > 0 {
+			return n, nil // a lasting error comes again
+		} else if err != nil {
+			return 0, err
+		}
+	}
+	return 0, io.ErrNoProgress
+}
+
+// finish checks the frame that has just ended.
+func (r *Reader) finish() (Frame, error) {
+	f, err := splitFrame(r.dir, r.frame)
+	if err != nil {
+		r.skipped += uint64(r.offset)
+	}
+	r.offset = 0
+	return f, err
+}
+
 // InFrame reports whether a frame has begun and not ended.
 func (r *Reader) InFrame() bool { return r.offset > 0 }
 
-// Skipped counts the bytes that belonged to no frame.
+// Skipped counts the bytes that belonged to no good frame.
 func (r *Reader) Skipped() uint64 { return r.skipped }
 
 // Reset forgets what was read and not returned, a frame in progress included.
@@ -279,49 +299,49 @@ func (r *Reader) Reset() {
 	r.r, r.w, r.offset, r.escaped = 0, 0, 0, false
 }
 
-// push takes one byte of the stream; done comes with the frame's unstuffed bytes.
-func (r *Reader) push(b byte) (link []byte, done bool, err error) {
+// push takes one byte of the stream; done means that the frame in progress is whole.
+func (r *Reader) push(b byte) (done bool, err error) {
 	switch {
 	case b == byte(r.dir): // never inside a frame: whatever was in progress is lost
 		if r.InFrame() {
-			err = r.drop(errRestarted)
+			err = r.drop(r.offset, errRestarted)
 		}
 		r.frame, r.offset, r.escaped = r.frame[:0], 1, false
-		return nil, false, err
+		return false, err
 	case !r.InFrame():
 		r.skipped++
-		return nil, false, nil
+		return false, nil
 	}
+	at := r.offset
 	r.offset++
 	switch {
 	case r.escaped:
 		if !reserved[^b] {
-			return nil, false, r.drop(&StuffingError{b})
+			return false, r.drop(at, &StuffingError{b})
 		}
 		r.escaped = false
 		b = ^b
 	case b == escape:
 		r.escaped = true
-		return nil, false, nil
+		return false, nil
 	case b == Stop:
-		r.offset = 0
-		return r.frame, true, nil
+		return true, nil
 	case reserved[b]:
-		return nil, false, r.drop(errUnstuffed)
+		return false, r.drop(at, errUnstuffed)
 	}
 	if len(r.frame) == cap(r.frame) {
-		return nil, false, r.drop(ErrTooLong)
+		return false, r.drop(at, ErrTooLong)
 	}
 	r.frame = append(r.frame, b)
-	return nil, false, nil
+	return false, nil
 }
 
 // errRestarted is a start byte inside a frame.
 var errRestarted = fmt.Errorf("%w: a new frame begins", ErrTruncated)
 
-// drop ends the frame in progress for a reason.
-func (r *Reader) drop(reason error) error {
-	err := &FrameError{Physical, r.offset - 1, reason}
+// drop ends the frame in progress for a reason that lies in its byte at.
+func (r *Reader) drop(at int, reason error) error {
+	err := &FrameError{Physical, at, reason}
 	r.skipped += uint64(r.offset)
 	r.offset, r.escaped = 0, false
 	return err
