@@ -156,7 +156,7 @@ func (r Register) Value() (Value, error) {
 	}
 	v, err := r.decode()
 	if err != nil {
-		return nil, fmt.Errorf("kmp: register %d: unit %02X, bytes % X: %w", r.ID, byte(r.Unit), r.Raw, err)
+		return nil, &contextError{fmt.Sprintf("register %d: unit %02X, bytes % X", r.ID, byte(r.Unit), r.Raw), err}
 	}
 	return v, nil
 }
@@ -199,8 +199,12 @@ func (u Unit) isNumber() bool {
 // decodeDigits decodes the formats that write a date or a clock as the decimal
 // digits of one number (5512-447 section 4.2).
 func (r Register) decodeDigits() (Value, error) {
-	n, ok := decodeNumber(r.SiEx, r.Raw).Int64()
-	if !ok || n < 0 || n > 99991231 {
+	d := decodeNumber(r.SiEx, r.Raw)
+	n, ok := d.Int64()
+	if !ok {
+		return nil, fmt.Errorf("%w: date or clock is %s, should be an integer of 0 to 99991231", ErrCodec, d)
+	}
+	if n < 0 || n > 99991231 {
 		return nil, &RangeError{What: "date or clock", Got: n, Min: 0, Max: 99991231}
 	}
 	high, mid, low := int(n/10000), int(n/100%100), int(n%100)

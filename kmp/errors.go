@@ -209,6 +209,18 @@ func (e *ExchangeError) Unwrap() error { return e.Err }
 // Timeout reports whether the meter stayed silent, as [net.Error] has it.
 func (e *ExchangeError) Timeout() bool { return errors.Is(e.Err, ErrNoReply) }
 
+// contextError is an error with what it is about before it, and the package's name once.
+type contextError struct {
+	about string
+	err   error
+}
+
+// Error implements error.
+func (e *contextError) Error() string { return "kmp: " + e.about + ": " + bare(e.err) }
+
+// Unwrap returns the cause.
+func (e *contextError) Unwrap() error { return e.err }
+
 // bare is an error's text without the package's name, for use inside another of
 // this package's errors.
 func bare(err error) string {

@@ -367,7 +367,7 @@ func NewRegister(id uint16, unit Unit, v Decimal, width int) (Register, error) {
 	}
 	raw, err := v.appendMantissa(make([]byte, 0, width), width)
 	if err != nil {
-		return Register{}, fmt.Errorf("kmp: register %d: %w", id, err)
+		return Register{}, &contextError{fmt.Sprintf("register %d", id), err}
 	}
 	return Register{ID: id, Unit: unit, SiEx: v.siEx(), Raw: raw}, nil
 }
