@@ -1,0 +1,182 @@
+package catalog
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// WriteMarkdown writes the whole catalog as the page docs/registers.md: models,
+// units, registers, info codes and type codes, each with its sources. The only
+// errors are those of w.
+func WriteMarkdown(w io.Writer) error {
+	p := &page{w: bufio.NewWriter(w), numbers: map[string]int{}}
+	p.print(`<!-- Generated from kmp/catalog/*.csv by: go test ./kmp/catalog -update. Do not edit. -->
+
+# Registers, units and info codes
+
+What the numbers of the Kamstrup Meter Protocol mean, as far as it is publicly known. Numbers in brackets are the [sources](#sources).
+
+- [Models](#models): the meters, and what is read from them when nothing else is asked for
+- [Units](#units): the unit codes, and the suffix that each gives a JSON key
+- [Registers](#registers): what can be read
+- [Info codes](#info-codes): what the bits and digits of an info code say
+- [Type codes](#type-codes): what a meter answers to GetType
+`)
+	p.models()
+	p.units()
+	p.registers()
+	p.infoTables()
+	p.types()
+	p.references()
+	return p.w.Flush()
+}
+
+// page writes the parts of the document and numbers the sources in the order in
+// which they are cited. The writer keeps the first error until the end.
+type page struct {
+	w       *bufio.Writer
+	sources []string
+	numbers map[string]int
+}
+
+// print writes text as it is.
+func (p *page) print(text string) {
+	_, _ = p.w.WriteString(text) // the error comes back from Flush
+}
+
+// heading starts a section.
+func (p *page) heading(level int, title, text string) {
+	p.print("\n" + strings.Repeat("#", level) + " " + title + "\n")
+	if text != "" {
+		p.print("\n" + text + "\n")
+	}
+}
+
+// header starts a table.
+func (p *page) header(columns ...string) {
+	p.print("\n")
+	p.row(columns...)
+	p.print(strings.Repeat("|---", len(columns)) + "|\n")
+}
+
+// row writes one row of a table.
+func (p *page) row(cells ...string) {
+	for _, cell := range cells {
+		p.print("| " + strings.ReplaceAll(cell, "|", `\|`))
+		if cell != "" {
+			p.print(" ")
+		}
+	}
+	p.print("|\n")
+}
+
+// cite returns the numbers of sources that are separated by "; ".
+func (p *page) cite(sources string) string {
+	if sources == "" {
+		return ""
+	}
+	var numbers []string
+	for _, source := range strings.Split(sources, "; ") {
+		if _, ok := p.numbers[source]; !ok {
+			p.sources = append(p.sources, source)
+			p.numbers[source] = len(p.sources)
+		}
+		numbers = append(numbers, fmt.Sprint(p.numbers[source]))
+	}
+	return "[" + strings.Join(numbers, ", ") + "]"
+}
+
+// models writes the section about meters.
+func (p *page) models() {
+	p.heading(2, "Models", `The registers in the last column are the usual ones: they are read, at most 8 in a request, unless REGISTERS or the line's registers option names others.
+Interval is the time between two integrations in the meter's normal mode; its values change no more often. "Like" says that the sources speak of that model.`)
+	p.header("name", "meter", "family", "like", "baud", "interval", "usual registers", "notes", "sources")
+	for _, m := range Models() {
+		interval := ""
+		if m.Interval != 0 {
+			interval = m.Interval.String()
+		}
+		names := make([]string, len(m.Registers))
+		for i, id := range m.Registers {
+			names[i] = fmt.Sprintf("%d %s", id, Lookup(id).Name)
+		}
+		p.row(code(m.Name), m.Title, string(m.Family), code(m.Like), fmt.Sprint(m.Baud), interval, strings.Join(names, ", "), m.Notes, p.cite(m.Source))
+	}
+}
+
+// units writes the section about unit codes.
+func (p *page) units() {
+	p.heading(2, "Units", `The meter sends the unit with every value; which one is a matter of its configuration. The suffix makes the key in the JSON state: `+"`energy`"+` in GJ is `+"`energy_gj`"+`. A unit without a suffix gives the name alone.`)
+	p.header("code", "hex", "symbol", "suffix", "factor", "meaning", "notes", "sources")
+	for _, u := range Units() {
+		factor := ""
+		if u.Shift != 0 {
+			factor = "1" + strings.Repeat("0", u.Shift)
+		}
+		p.row(fmt.Sprint(byte(u.Code)), fmt.Sprintf("%02X", byte(u.Code)), u.Symbol, code(u.Suffix), factor, u.Meaning, u.Notes, p.cite(u.Source))
+	}
+}
+
+// registers writes the section about registers.
+func (p *page) registers() {
+	p.heading(2, "Registers", `A register can be asked for by name, by number (`+"`80`, `0x50`"+`) or as `+"`register_80`"+`. Those marked as usual are enabled in Home Assistant from the start when they are read, the others are there to be enabled.
+Models are those that the sources name; another one may have the register as well, and what a meter does not have it leaves out of its answer.`)
+	p.header("id", "hex", "name", "title", "description", "unit", "kind", "usual", "models", "label", "notes", "sources")
+	for _, r := range Registers() {
+		usual := "yes"
+		if r.Rare {
+			usual = ""
+		}
+		p.row(fmt.Sprint(r.ID), fmt.Sprintf("%04X", r.ID), code(r.Name), r.Title, r.Description, r.Unit, r.Kind.String(), usual, r.Models, r.Label, r.Notes, p.cite(r.Source))
+	}
+}
+
+// infoTables writes the section about info codes.
+func (p *page) infoTables() {
+	p.heading(2, "Info codes", `The same value means different things on different models. In a pattern of 8 digits a dot stands for any digit.`)
+	for _, t := range InfoTables() {
+		about := "Table " + code(t.Name) + "."
+		if len(t.Models) > 0 {
+			about += " Models: " + strings.Join(t.Models, ", ") + "."
+		}
+		if len(t.Registers) > 0 {
+			about += " Registers: " + strings.Trim(fmt.Sprint(t.Registers), "[]") + "."
+		}
+		if t.Notes != "" {
+			about += " " + strings.ToUpper(t.Notes[:1]) + t.Notes[1:] + "."
+		}
+		p.heading(3, t.Title, about)
+		p.header("code", "meaning", "sources")
+		for _, c := range t.Codes {
+			p.row(code(c.Code), c.Meaning, p.cite(c.Source))
+		}
+	}
+}
+
+// types writes the section about type codes.
+func (p *page) types() {
+	p.heading(2, "Type codes", `In hexadecimal, x stands for any digit. No code of any other meter is published.`)
+	p.header("code", "model", "meaning", "sources")
+	for _, t := range Types() {
+		p.row(code(t.Pattern), code(t.Model), t.Meaning, p.cite(t.Source))
+	}
+}
+
+// references lists the sources that were cited.
+func (p *page) references() {
+	p.heading(2, "Sources", "")
+	p.print("\n")
+	for i, source := range p.sources {
+		p.print(fmt.Sprintf("%d. %s\n", i+1, source))
+	}
+}
+
+// code marks text as literal, nothing as nothing.
+func code(s string) string {
+	if s == "" {
+		return ""
+	}
+	return "`" + s + "`"
+}

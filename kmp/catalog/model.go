@@ -1,0 +1,200 @@
+package catalog
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Family is what a meter measures.
+type Family string
+
+// The families of meters.
+const (
+	Heat        Family = "heat" // heat and cooling
+	Water       Family = "water"
+	Electricity Family = "electricity"
+)
+
+// Model is what is known of one meter model.
+type Model struct {
+	// Name is the short name, as in a setting: "403".
+	Name string
+	// Title is the name on the meter: "MULTICAL 403".
+	Title string
+	// Family is what it measures.
+	Family Family
+	// Like names the model whose registers it shares for all that is known, "" when
+	// the sources speak of this model itself.
+	Like string
+	// Baud is the speed of its optical port, in bits a second.
+	Baud int
+	// Interval is the integration interval in the meter's normal mode: its values
+	// change no more often than that, so reading faster yields nothing. 0 when it
+	// is not known.
+	Interval time.Duration
+	// Registers are the usual ones, read when nothing else is asked for: one
+	// request of 8, or two, the most important ones in the first.
+	Registers []uint16
+	// Notes holds what else an owner should know.
+	Notes string
+	// Source says where this is known from, separated by "; ".
+	Source string
+}
+
+// Models returns all models, ordered by name. The slice and what it holds are the
+// caller's own.
+func Models() []Model {
+	t := load()
+	models := make([]Model, len(t.models))
+	for i := range models {
+		models[i] = t.model(i)
+	}
+	return models
+}
+
+// ModelByName returns the model with a name ("403") or title ("MULTICAL 403").
+// White space around it and upper case do not matter.
+func ModelByName(name string) (Model, bool) {
+	t := load()
+	i, ok := t.modelNames[strings.ToLower(strings.TrimSpace(name))]
+	if !ok {
+		return Model{}, false
+	}
+	return t.model(i), true
+}
+
+// ModelByType returns the model that answers GetType with a type code.
+//
+// Only the codes of the MULTICAL 601 and of electricity meters are published, and
+// some belong to modules, not to a meter: for all others it returns false, and the
+// model has to be told some other way.
+func ModelByType(code uint16) (Model, bool) {
+	typ, ok := LookupType(code)
+	if !ok {
+		return Model{}, false
+	}
+	return ModelByName(typ.Model)
+}
+
+// Has tells whether the sources list a register for the model, or for the model
+// that it is like. A meter may know more registers, and by its configuration
+// fewer.
+func (m Model) Has(id uint16) bool {
+	listed := strings.Split(Lookup(id).Models, "; ")
+	return slices.ContainsFunc(listed, func(name string) bool {
+		return name == m.Name || name == m.Like || name == string(m.Family)
+	})
+}
+
+// model returns the i-th model with a register list of its own.
+func (t *tables) model(i int) Model {
+	m := t.models[i]
+	m.Registers = slices.Clone(m.Registers)
+	return m
+}
+
+// addModel takes one row of models.csv.
+func (t *tables) addModel(r row) error {
+	baud, err := r.number("baud", 10, 32)
+	if err != nil {
+		return err
+	}
+	m := Model{
+		Name:   r["name"],
+		Title:  r["title"],
+		Family: Family(r["family"]),
+		Like:   r["like"],
+		Baud:   int(baud),
+		Notes:  r["notes"],
+		Source: r["source"],
+	}
+	switch m.Family {
+	case Heat, Water, Electricity:
+	default:
+		return fmt.Errorf("family %q is not known", m.Family)
+	}
+	if r["interval_s"] != "" {
+		seconds, err := r.number("interval_s", 10, 16)
+		if err != nil {
+			return err
+		}
+		m.Interval = time.Duration(seconds) * time.Second
+	}
+	for _, s := range strings.Fields(r["registers"]) {
+		id, err := strconv.ParseUint(s, 10, 16)
+		if err != nil {
+			return fmt.Errorf("column registers: %w", err)
+		}
+		if _, ok := t.registerIDs[uint16(id)]; !ok {
+			return fmt.Errorf("column registers: %d is not in registers.csv", id)
+		}
+		m.Registers = append(m.Registers, uint16(id))
+	}
+	for _, name := range []string{m.Name, strings.ToLower(m.Title)} {
+		// The title may be the name in other letters: that is one model, not two.
+		if i, ok := t.modelNames[name]; ok && i != len(t.models) {
+			return fmt.Errorf("model %s: %w", name, errDuplicate)
+		}
+		t.modelNames[name] = len(t.models)
+	}
+	t.models = append(t.models, m)
+	return nil
+}
+
+// Type is what is known of one type code, or of a range of them. It is a plain
+// value.
+type Type struct {
+	// Pattern is the code in four hexadecimal digits; an x stands for any digit:
+	// "0001", "53xx".
+	Pattern string
+	// Model is the name of the [Model], "" for what is not a meter.
+	Model string
+	// Meaning says it in words: "MULTICAL 601 with Pt500 sensors".
+	Meaning string
+	// Source says where this is known from, separated by "; ".
+	Source string
+}
+
+// LookupType returns what is known of a type code, as in the answer to GetType. An
+// exact code goes before a pattern.
+func LookupType(code uint16) (Type, bool) {
+	for _, typ := range load().types {
+		if typ.matches(code) {
+			return typ, true
+		}
+	}
+	return Type{}, false
+}
+
+// Types returns all type codes in the order in which [LookupType] tries them. The
+// slice is the caller's own.
+func Types() []Type {
+	return slices.Clone(load().types)
+}
+
+// matches tells whether the pattern covers a code.
+func (t Type) matches(code uint16) bool {
+	digits := fmt.Sprintf("%04X", code)
+	for i := range digits {
+		if t.Pattern[i] != 'x' && t.Pattern[i] != digits[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// addType takes one row of typecodes.csv.
+func (t *tables) addType(r row) error {
+	typ := Type{Pattern: r["pattern"], Model: r["model"], Meaning: r["meaning"], Source: r["source"]}
+	if len(typ.Pattern) != 4 || strings.Trim(typ.Pattern, "0123456789ABCDEFx") != "" {
+		return fmt.Errorf("pattern %q is not four digits or x", typ.Pattern)
+	}
+	if _, ok := t.modelNames[typ.Model]; typ.Model != "" && !ok {
+		return fmt.Errorf("model %q is not in models.csv", typ.Model)
+	}
+	t.types = append(t.types, typ)
+	return nil
+}
