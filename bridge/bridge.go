@@ -1,0 +1,333 @@
+// Package bridge is the daemon: it reads meters on a schedule, publishes what they say
+// by MQTT, and takes commands.
+//
+// A reading goes one way: the poller of its line (poller.go) asks the meter, pure functions
+// turn the answer into messages (reading.go), the outbox keeps the newest message of every
+// topic (outbox.go), and the session sends what is due (session.go). Nothing in front of
+// the outbox ever waits for a broker. Only wishes run the other way: a command (command.go)
+// leaves one with the poller of its meter.
+//
+// [ParseConfig] makes the settings, [Run] runs all of it until its context ends.
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"runtime/metrics"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"kmp2mqtt/kmp"
+	"kmp2mqtt/kmp/catalog"
+)
+
+const (
+	healthEvery = time.Minute
+	// stopLimit is how long the end waits for lines that do not let go, so that the
+	// farewell still fits into two seconds.
+	stopLimit = 300 * time.Millisecond
+)
+
+// Deps is what the bridge needs from outside.
+type Deps struct {
+	// Dial opens a line that ParseOptions.ParseLine returned. Required.
+	Dial func(ctx context.Context, line string) (kmp.Line, error)
+	// Log gets one line for each event; nil: nothing is logged.
+	Log *slog.Logger
+	// Level is the level of Log, which a command can change; nil: it can not.
+	Level *slog.LevelVar
+	// Version and Commit say what runs here.
+	Version, Commit string
+	// Started is when the program began; zero: now.
+	Started time.Time
+}
+
+// Run reads the meters and serves the broker until ctx ends, then says goodbye within two
+// seconds and returns nil. It fails only when it cannot begin: the built-in broker's
+// port is taken (ErrPortInUse).
+func Run(ctx context.Context, cfg Config, deps Deps) error {
+	if deps.Dial == nil {
+		return errors.New("bridge: Deps.Dial is missing")
+	}
+	if deps.Log == nil {
+		deps.Log = slog.New(slog.DiscardHandler)
+	}
+	if deps.Level == nil {
+		deps.Level = new(slog.LevelVar)
+		deps.Level.Set(cfg.LogLevel)
+	}
+	if deps.Started.IsZero() {
+		deps.Started = time.Now()
+	}
+	if len(cfg.MQTT.URLs) == 0 {
+		broker, err := StartBroker(ctx, cfg.Listen, cfg.MQTT.Username, cfg.MQTT.Password, deps.Log)
+		if err != nil {
+			return err
+		}
+		defer broker.Close()
+		cfg.MQTT.URLs = []*url.URL{broker.URL()}
+		deps.Log.Info("built-in broker listens", "address", broker.Addr().String())
+	}
+	b := newBridge(cfg, deps)
+	return b.run(ctx)
+}
+
+// bridge joins the pollers and the session. All its fields are set before anything runs.
+type bridge struct {
+	cfg     Config
+	deps    Deps
+	topics  topics
+	box     *Outbox
+	roster  *roster
+	pollers []*poller
+	session *Session
+}
+
+func newBridge(cfg Config, deps Deps) *bridge {
+	b := &bridge{
+		cfg: cfg, deps: deps, box: NewOutbox(),
+		topics: topics{base: cfg.MQTT.Topic, discovery: cfg.MQTT.HAPrefix},
+		roster: newRoster(cfg.Meters),
+	}
+	start := time.Now()
+	for i, m := range cfg.Meters {
+		j := slices.IndexFunc(b.pollers, func(p *poller) bool { return p.line == m.Line })
+		if j < 0 {
+			j = len(b.pollers)
+			b.pollers = append(b.pollers, &poller{
+				line: m.Line, shown: redactURL(m.Line), wishes: newWishes(), roster: b.roster, dial: deps.Dial,
+				put: b.put, info: b.info, topics: b.topics, each: cfg.Values, announce: cfg.Discovery,
+				version: deps.Version, log: deps.Log, started: start, count: len(cfg.Meters),
+			})
+		}
+		p := b.pollers[j]
+		d := &device{cfg: m, index: i, seen: make(map[uint16]bool), absent: make(map[uint16]int)}
+		d.status = status{meter: Meter{Name: m.Name, Label: m.Label, Line: p.shown}, interval: m.Interval}
+		if model, ok := catalog.ModelByName(m.Model); ok {
+			d.status.meter.Model = model.Title
+		}
+		b.roster.settle(i, p.wishes, len(p.devices), d.status)
+		p.devices = append(p.devices, d)
+	}
+	filters := []string{b.topics.meter("+", "get"), b.topics.meter("+", "set"), b.topics.bridge("request/+")}
+	if cfg.Discovery {
+		filters = append(filters, b.birthTopic())
+	}
+	c := newCommands(b)
+	b.session = NewSession(cfg.MQTT, b.box, filters, c.message, func() {}, deps.Log)
+	return b
+}
+
+// birthTopic is where Home Assistant says that it is there.
+func (b *bridge) birthTopic() string { return b.topics.discovery + "/status" }
+
+// put hands messages to the outbox. That it refuses one is a mistake in this program, but
+// no reason to stop.
+func (b *bridge) put(msgs ...Message) {
+	if err := b.box.Put(msgs...); err != nil {
+		b.deps.Log.Error("message not published", "error", err)
+	}
+}
+
+func (b *bridge) info() {
+	b.put(infoMessage(b.topics, b.deps, b.deps.Level.Level(), b.roster.statuses(), b.cfg.Redacted()))
+}
+
+// announce tells Home Assistant of the bridge and of all meters that are known, and
+// repeats their newest state. No meter is touched.
+func (b *bridge) announce() {
+	if b.cfg.Discovery {
+		msg, err := bridgeDiscovery(b.topics, b.deps.Version)
+		if err != nil {
+			b.deps.Log.Error("cannot announce the bridge to Home Assistant", "error", err)
+		} else {
+			b.put(msg)
+		}
+	}
+	b.info()
+	for _, s := range b.roster.statuses() {
+		b.put(s.retained...)
+	}
+}
+
+func (b *bridge) run(ctx context.Context) error {
+	b.deps.Log.Info("bridge started", "version", b.deps.Version, "meters", len(b.cfg.Meters), "lines", len(b.pollers),
+		"topic", b.topics.base, "client_id", b.cfg.MQTT.ClientID)
+	b.announce()
+
+	sessionCtx, stopSession := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopSession()
+	var group errgroup.Group
+	group.Go(func() error { return b.session.Run(sessionCtx) })
+
+	var pollers sync.WaitGroup
+	for _, p := range b.pollers {
+		pollers.Go(func() { p.run(ctx) })
+	}
+	b.watch(ctx)
+
+	stopped := make(chan struct{})
+	go func() { pollers.Wait(); close(stopped) }()
+	timer := time.NewTimer(stopLimit)
+	defer timer.Stop()
+	select {
+	case <-stopped:
+	case <-timer.C:
+		b.deps.Log.Warn("a line does not let go; stopping all the same")
+	}
+	for _, s := range b.roster.statuses() {
+		if s.meter.Name != "" {
+			b.put(availabilityMessage(b.topics, s.meter.Name, false))
+		}
+	}
+	stopSession()
+	err := group.Wait()
+	b.deps.Log.Info("bridge stopped")
+	return err
+}
+
+// watch publishes the bridge's health until ctx ends.
+func (b *bridge) watch(ctx context.Context) {
+	ticker := time.NewTicker(healthEvery)
+	defer ticker.Stop()
+	for {
+		box := b.box.Stats()
+		b.put(healthMessage(b.topics, health{
+			now: time.Now(), started: b.deps.Started, memory: memory(),
+			queue: box.Due + box.InFlight, dropped: box.Dropped, connected: b.session.Connected(),
+		}, b.roster.statuses()))
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// memory is what the Go runtime holds of the operating system's memory, in bytes.
+func memory() uint64 {
+	samples := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+	metrics.Read(samples)
+	for _, s := range samples {
+		if s.Value.Kind() != metrics.KindUint64 {
+			return 0
+		}
+	}
+	return samples[0].Value.Uint64() - samples[1].Value.Uint64()
+}
+
+// roster is what all goroutines know of the meters, under one mutex.
+type roster struct {
+	mu      sync.Mutex
+	members []member // in the order of the settings
+}
+
+// member is one meter in the roster.
+type member struct {
+	name     string // empty while it is unknown
+	serial   string // empty while it is unknown
+	shortest time.Duration
+	status   status
+	wishes   *wishes // of its poller
+	position int     // on its line
+	budget   budget
+}
+
+func newRoster(meters []MeterConfig) *roster {
+	r := &roster{members: make([]member, len(meters))}
+	for i, m := range meters {
+		r.members[i] = member{name: m.Name, shortest: min(m.Interval, shortestSet), budget: budget{tokens: burst}}
+	}
+	return r
+}
+
+// settle says where a meter can be asked.
+func (r *roster) settle(index int, w *wishes, position int, s status) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m := &r.members[index]
+	m.wishes, m.position, m.status = w, position, s
+}
+
+// claim gives a meter its name and serial number, unless another one has them.
+func (r *roster) claim(index int, name, serial string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.members[index].serial = "" // whoever it was, it is not that one any more
+	for i, other := range r.members {
+		switch {
+		case i == index:
+		case other.serial == serial:
+			return fmt.Errorf("meter %s, serial number %s, is read as %s already: two lines lead to it", name, serial, other.name)
+		case other.name == name:
+			return fmt.Errorf("the name %s belongs to another meter: give the meter with that serial number a name of its own (name=line)", name)
+		}
+	}
+	r.members[index].name, r.members[index].serial = name, serial
+	return nil
+}
+
+// update notes what is known of a meter now.
+func (r *roster) update(index int, s status) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.members[index].status = s
+}
+
+// statuses are all meters, in the order of the settings.
+func (r *roster) statuses() []status {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := make([]status, len(r.members))
+	for i, m := range r.members {
+		list[i] = m.status
+	}
+	return list
+}
+
+// find returns a meter's index by its name.
+func (r *roster) find(name string) (index int, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	index = slices.IndexFunc(r.members, func(m member) bool { return name != "" && m.name == name })
+	return index, index >= 0
+}
+
+// names are the meters that have a name, in the order of the settings.
+func (r *roster) names() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var names []string
+	for _, m := range r.members {
+		if m.name != "" {
+			names = append(names, m.name)
+		}
+	}
+	return names
+}
+
+// shortest is the least interval that a command may set for a meter.
+func (r *roster) shortest(index int) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.members[index].shortest
+}
+
+// wish leaves a wish with the meter's poller, if the meter's budget allows it.
+func (r *roster) wish(index, cost int, w wish) error {
+	r.mu.Lock()
+	place := r.members[index]
+	r.mu.Unlock()
+	w.meter = place.position
+	return place.wishes.post(w, func() error {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.members[index].budget.spend(time.Now(), cost)
+	})
+}

@@ -1,0 +1,468 @@
+package bridge
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"kmp2mqtt/kmp"
+)
+
+const (
+	// Commands may cause burst requests to a meter at once, then one every refill. The
+	// battery of a MULTICAL is calculated for one reading an hour; polls every minute are
+	// known to be survived. The readings of the schedule do not count.
+	burst  = 10
+	refill = time.Minute
+	// shortestSet is the least interval that a command may set, unless the settings have
+	// a shorter one for the meter: whoever can write to the broker must not drain a battery.
+	shortestSet = time.Minute
+	// maxChosen is how many registers one command may ask for: what the full budget allows.
+	maxChosen = 8 * kmp.MaxRegisters
+	// The bounds of a payload.
+	maxCommand = 16 << 10
+	maxDepth   = 16
+	// maxTold bounds the memory of retained commands that were logged.
+	maxTold = 1000
+)
+
+// budget is a token bucket: what commands may still ask of a meter.
+type budget struct {
+	tokens float64
+	filled time.Time
+}
+
+// spend takes cost tokens; if there are not as many, the error says when there will be.
+func (b *budget) spend(now time.Time, cost int) error {
+	if !b.filled.IsZero() {
+		b.tokens = min(burst, b.tokens+float64(now.Sub(b.filled))/float64(refill))
+	}
+	b.filled = now
+	if missing := float64(cost) - b.tokens; missing > 0 {
+		return &rateError{time.Duration(math.Ceil(missing*refill.Seconds())) * time.Second}
+	}
+	b.tokens -= float64(cost)
+	return nil
+}
+
+// rateError says that a meter was asked too often.
+type rateError struct{ after time.Duration }
+
+func (e *rateError) Error() string {
+	return fmt.Sprintf("bridge: too many requests to this meter, its battery would suffer; try again in %s", short(e.after))
+}
+
+// commands takes what arrives by MQTT. Its method message may be called from any
+// goroutine.
+type commands struct {
+	bridge *bridge
+	topics topics
+	roster *roster
+	put    func(...Message)
+	log    *slog.Logger
+	birth  string
+
+	mu   sync.Mutex
+	told map[string]bool // topics whose retained message was logged
+}
+
+func newCommands(b *bridge) *commands {
+	return &commands{
+		bridge: b, topics: b.topics, roster: b.roster, put: b.put, log: b.deps.Log,
+		birth: b.birthTopic(), told: make(map[string]bool),
+	}
+}
+
+// message does what a message demands. Whatever it holds, it is answered on the topic
+// beside; only a retained message, which nobody sent just now, is not.
+func (c *commands) message(topic string, payload []byte, retained bool) {
+	if topic == c.birth {
+		if !retained && string(payload) == payloadOnline {
+			c.log.Debug("Home Assistant has started; announcing again")
+			c.bridge.announce()
+		}
+		return
+	}
+	rest, ours := strings.CutPrefix(topic, c.topics.base+"/")
+	if !ours {
+		return
+	}
+	if retained {
+		if len(payload) > 0 && c.first(topic) {
+			c.log.Warn("retained command ignored; send commands without the retain flag", "topic", topic)
+		}
+		return
+	}
+	if verb, ok := strings.CutPrefix(rest, "bridge/request/"); ok {
+		c.request(verb, payload)
+		return
+	}
+	meter, leaf, _ := strings.Cut(rest, "/")
+	if leaf != "get" && leaf != "set" {
+		return
+	}
+	if err := checkName(meter); err != nil {
+		// No topic of that name exists to answer on.
+		c.respond(c.topics.bridge("response/"+leaf), nil, nil, fmt.Errorf("bridge: %q is not a meter: %w", clip(meter), err))
+		return
+	}
+	reply := c.topics.meter(meter, "response")
+	if leaf == "get" {
+		c.get(reply, meter, payload)
+	} else {
+		c.set(reply, meter, payload)
+	}
+}
+
+// first reports whether a topic is seen for the first time.
+func (c *commands) first(topic string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.told[topic] || len(c.told) >= maxTold {
+		return false
+	}
+	c.told[topic] = true
+	return true
+}
+
+// answer is what every command gets.
+type answer struct {
+	Status      string          `json:"status"` // "ok" or "error"
+	Error       string          `json:"error,omitempty"`
+	Data        json.RawMessage `json:"data"`
+	Unsupported []uint16        `json:"unsupported,omitempty"` // registers that the meter does not have
+	Transaction json.RawMessage `json:"transaction,omitempty"` // as it came
+}
+
+// respond answers: with data, or with an error, whose data says when to come back.
+func (c *commands) respond(topic string, transaction, data json.RawMessage, err error, unsupported ...uint16) {
+	a := answer{Status: "ok", Data: data, Transaction: transaction, Unsupported: unsupported}
+	if err != nil {
+		a.Status, a.Error = "error", strings.TrimPrefix(err.Error(), "bridge: ")
+		c.log.Debug("command refused or failed", "answer", topic, "error", err)
+		if rate := new(rateError); errors.As(err, &rate) {
+			a.Data = encodeJSON(retryAfter{rate.after.Seconds()})
+		}
+	}
+	if a.Data == nil {
+		a.Data = json.RawMessage("{}")
+	}
+	c.put(Message{Topic: topic, Payload: encodeJSON(a), Rank: RankEvent})
+}
+
+// retryAfter tells a caller when to come back.
+type retryAfter struct {
+	Seconds float64 `json:"retry_after_s"`
+}
+
+// object is a command's JSON, one level deep.
+type object map[string]json.RawMessage
+
+// decodeObject reads a command's payload: an object, or nothing at all. The transaction is
+// returned whenever it can be read.
+func decodeObject(payload []byte, allowed ...string) (o object, transaction json.RawMessage, err error) {
+	if len(payload) > maxCommand {
+		return nil, nil, fmt.Errorf("bridge: the payload has %d bytes, the most is %d", len(payload), maxCommand)
+	}
+	if !utf8.Valid(payload) {
+		return nil, nil, errors.New("bridge: the payload is not UTF-8 text")
+	}
+	payload = bytes.TrimSpace(payload)
+	if len(payload) == 0 {
+		return nil, nil, nil
+	}
+	if depth(payload) > maxDepth {
+		return nil, nil, fmt.Errorf("bridge: the JSON is nested more than %d deep", maxDepth)
+	}
+	if err := json.Unmarshal(payload, &o); err != nil {
+		var syntax *json.SyntaxError
+		if errors.As(err, &syntax) {
+			return nil, nil, fmt.Errorf("bridge: malformed JSON at byte %d: %w", syntax.Offset, err)
+		}
+		return nil, nil, errors.New("bridge: the payload must be a JSON object such as {}")
+	}
+	if o == nil {
+		return nil, nil, errors.New("bridge: the payload must be a JSON object such as {}")
+	}
+	transaction = o["transaction"]
+	delete(o, "transaction")
+	for name := range o {
+		if !slices.Contains(allowed, name) {
+			known := append(slices.Clone(allowed), "transaction")
+			return nil, transaction, fmt.Errorf("bridge: unknown member %q; there are %s", clip(name), strings.Join(known, ", "))
+		}
+	}
+	return o, transaction, nil
+}
+
+// depth is how deep the brackets of a text are nested, strings left aside.
+func depth(text []byte) int {
+	deepest, now, quoted, escaped := 0, 0, false, false
+	for _, b := range text {
+		switch {
+		case escaped:
+			escaped = false
+		case quoted:
+			escaped, quoted = b == '\\', b != '"'
+		case b == '"':
+			quoted = true
+		case b == '{' || b == '[':
+			now++
+			deepest = max(deepest, now)
+		case b == '}' || b == ']':
+			now--
+		}
+	}
+	return deepest
+}
+
+// registers reads the member registers: ids and names.
+func (o object) registers() ([]uint16, error) {
+	raw, ok := o["registers"]
+	if !ok {
+		return nil, nil
+	}
+	var list []json.RawMessage
+	if err := json.Unmarshal(raw, &list); err != nil || len(list) == 0 {
+		return nil, errors.New(`bridge: registers must be a list such as ["energy",80,"0x4A"]`)
+	}
+	if len(list) > maxChosen {
+		return nil, fmt.Errorf("bridge: %d registers are too many, the most is %d", len(list), maxChosen)
+	}
+	var ids []uint16
+	for _, item := range list {
+		word := string(item)
+		if item[0] == '"' {
+			if err := json.Unmarshal(item, &word); err != nil {
+				return nil, fmt.Errorf("bridge: registers: %w", err)
+			}
+		}
+		id, err := parseRegister(word)
+		if err != nil {
+			return nil, fmt.Errorf("bridge: %w", err)
+		}
+		if !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+// text reads a member that is a text; ok is false when it is not there.
+func (o object) text(name string) (s string, ok bool, err error) {
+	raw, ok := o[name]
+	if !ok {
+		return "", false, nil
+	}
+	if err := json.Unmarshal(raw, &s); err != nil || raw[0] != '"' {
+		return "", true, fmt.Errorf("bridge: %s must be a text", name)
+	}
+	return s, true, nil
+}
+
+// get reads a meter now: <base>/<meter>/get.
+func (c *commands) get(reply, meter string, payload []byte) {
+	o, transaction, err := decodeObject(payload, "registers")
+	if err == nil {
+		err = c.read(meter, o, func(r outcome) { c.respond(reply, transaction, r.values, r.err, r.unsupported...) })
+	}
+	if err != nil {
+		c.respond(reply, transaction, nil, err)
+	}
+}
+
+// read leaves the wish to read a meter. With an error, done is not called.
+func (c *commands) read(meter string, o object, done func(outcome)) error {
+	index, err := c.find(meter)
+	if err != nil {
+		return err
+	}
+	ids, err := o.registers()
+	if err != nil {
+		return err
+	}
+	cost := max(1, (len(ids)+kmp.MaxRegisters-1)/kmp.MaxRegisters)
+	return c.roster.wish(index, cost, wish{registers: ids, done: done})
+}
+
+func (c *commands) find(meter string) (int, error) {
+	index, ok := c.roster.find(meter)
+	if !ok {
+		names := c.roster.names()
+		if len(names) > 20 {
+			names = append(names[:20], "…")
+		}
+		return 0, fmt.Errorf("bridge: unknown meter %q; there are %s", clip(meter), strings.Join(names, ", "))
+	}
+	return index, nil
+}
+
+// set changes a meter's interval: <base>/<meter>/set.
+func (c *commands) set(reply, meter string, payload []byte) {
+	o, transaction, err := decodeObject(payload, "interval")
+	if err == nil {
+		err = c.setInterval(meter, o, func(r outcome) { c.respond(reply, transaction, r.values, r.err) })
+	}
+	if err != nil {
+		c.respond(reply, transaction, nil, err)
+	}
+}
+
+func (c *commands) setInterval(meter string, o object, done func(outcome)) error {
+	index, err := c.find(meter)
+	if err != nil {
+		return err
+	}
+	s, ok, err := o.text("interval")
+	if err == nil && !ok {
+		err = errors.New(`bridge: nothing to set; write {"interval":"10m"}`)
+	}
+	if err != nil {
+		return err
+	}
+	interval, err := parseDuration(s, c.roster.shortest(index), MaxInterval)
+	if err != nil {
+		return fmt.Errorf("bridge: interval: %w", err)
+	}
+	return c.roster.wish(index, 0, wish{interval: interval, done: done})
+}
+
+// request does what somebody wants of the bridge: <base>/bridge/request/<verb>.
+func (c *commands) request(verb string, payload []byte) {
+	reply := c.topics.bridge("response/" + verb)
+	if checkName(verb) != nil {
+		reply = c.topics.bridge("response/unknown")
+	}
+	members := map[string][]string{"read": {"meter", "registers"}, "discovery": {}, "log_level": {"level"}}
+	allowed, known := members[verb]
+	if !known {
+		_, transaction, _ := decodeRequest(payload, "")
+		c.respond(reply, transaction, nil, fmt.Errorf("bridge: unknown request %q; there are read, discovery and log_level", clip(verb)))
+		return
+	}
+	bare := ""
+	if len(allowed) > 0 {
+		bare = allowed[0]
+	}
+	o, transaction, err := decodeRequest(payload, bare, allowed...)
+	if err != nil {
+		c.respond(reply, transaction, nil, err)
+		return
+	}
+	switch verb {
+	case "read":
+		err = c.requestRead(reply, transaction, o)
+	case "discovery":
+		c.bridge.announce()
+		c.respond(reply, transaction, nil, nil)
+	case "log_level":
+		err = c.requestLogLevel(reply, transaction, o)
+	}
+	if err != nil {
+		c.respond(reply, transaction, nil, err)
+	}
+}
+
+// decodeRequest reads the payload of a request: an object, or a bare value, which then is
+// the member named bare.
+func decodeRequest(payload []byte, bare string, allowed ...string) (object, json.RawMessage, error) {
+	text := bytes.TrimSpace(payload)
+	if len(text) == 0 || text[0] == '{' || len(text) > maxCommand || !utf8.Valid(text) {
+		return decodeObject(payload, allowed...)
+	}
+	if bare == "" {
+		return nil, nil, errors.New("bridge: no value is expected here")
+	}
+	var quoted string
+	if text[0] == '"' && json.Unmarshal(text, &quoted) == nil {
+		return object{bare: json.RawMessage(text)}, nil, nil
+	}
+	return object{bare: encodeJSON(string(text))}, nil, nil
+}
+
+// requestRead reads one meter, or all of them and answers when the last is done.
+func (c *commands) requestRead(reply string, transaction json.RawMessage, o object) error {
+	meter, one, err := o.text("meter")
+	if err != nil {
+		return err
+	}
+	if one {
+		return c.read(meter, o, func(r outcome) { c.respond(reply, transaction, r.values, r.err, r.unsupported...) })
+	}
+	names := c.roster.names()
+	if len(names) == 0 {
+		return errors.New("bridge: no meter is known yet; one without a name must have answered once")
+	}
+	all := &gathering{
+		missing: len(names), data: make(map[string]json.RawMessage),
+		done: func(data json.RawMessage, err error) { c.respond(reply, transaction, data, err) },
+	}
+	for _, name := range names {
+		if err := c.read(name, o, func(r outcome) { all.add(name, r) }); err != nil {
+			all.add(name, outcome{err: err})
+		}
+	}
+	return nil
+}
+
+// gathering collects the readings of several meters.
+type gathering struct {
+	mu      sync.Mutex
+	missing int
+	data    map[string]json.RawMessage
+	failed  []string
+	done    func(data json.RawMessage, err error)
+}
+
+// add notes a meter's outcome. After the last one all is handed over.
+func (g *gathering) add(name string, r outcome) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if r.err != nil {
+		g.failed = append(g.failed, name+": "+strings.TrimPrefix(r.err.Error(), "bridge: "))
+		if rate := new(rateError); errors.As(r.err, &rate) {
+			g.data[name] = encodeJSON(retryAfter{rate.after.Seconds()})
+		}
+	} else {
+		g.data[name] = r.values
+	}
+	if g.missing--; g.missing > 0 {
+		return
+	}
+	var err error
+	if len(g.failed) > 0 {
+		slices.Sort(g.failed)
+		err = errors.New("bridge: " + strings.Join(g.failed, "; "))
+	}
+	g.done(encodeJSON(g.data), err)
+}
+
+// requestLogLevel changes how much is logged.
+func (c *commands) requestLogLevel(reply string, transaction json.RawMessage, o object) error {
+	s, ok, err := o.text("level")
+	if err == nil && !ok {
+		err = errors.New("bridge: which level? There are debug, info, warn and error")
+	}
+	if err != nil {
+		return err
+	}
+	level, err := parseLevel(s)
+	if err != nil {
+		return fmt.Errorf("bridge: %w", err)
+	}
+	c.bridge.deps.Level.Set(level)
+	c.log.Info("log level changed", "level", levelName(level))
+	c.bridge.info()
+	c.respond(reply, transaction, encodeJSON(struct {
+		Level string `json:"level"`
+	}{levelName(level)}), nil)
+	return nil
+}
