@@ -1,0 +1,33 @@
+# The bridge in a container: one static program, no shell, not root.
+#
+#   docker build -t kmp2mqtt .
+#   docker buildx build --platform linux/amd64,linux/arm64,linux/arm/v7,linux/arm/v6 .
+#
+# The build runs on the builder's own platform and Go cross-compiles, so no emulation is needed.
+
+FROM --platform=$BUILDPLATFORM golang:1.26-bookworm AS build
+# Where modules come from, for places that have a proxy of their own.
+ARG GOPROXY=https://proxy.golang.org,direct
+ARG GOSUMDB=sum.golang.org
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN --mount=type=cache,target=/go/pkg/mod go mod download
+COPY . .
+ARG TARGETOS TARGETARCH TARGETVARIANT
+ARG VERSION=dev COMMIT=unknown
+RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
+    if [ "$TARGETARCH" = arm ]; then export GOARM="${TARGETVARIANT#v}"; fi; \
+    CGO_ENABLED=0 GOOS="$TARGETOS" GOARCH="$TARGETARCH" \
+    go build -trimpath -ldflags "-s -w -X main.version=$VERSION -X main.commit=$COMMIT" -o /kmp2mqtt .
+
+FROM gcr.io/distroless/static-debian12:nonroot
+ARG VERSION=dev COMMIT=unknown
+LABEL org.opencontainers.image.title="kmp2mqtt" \
+      org.opencontainers.image.description="Reads Kamstrup meters over KMP and publishes to MQTT and Home Assistant" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$COMMIT"
+COPY LICENSE NOTICE /usr/share/doc/kmp2mqtt/
+COPY --from=build /kmp2mqtt /usr/local/bin/kmp2mqtt
+USER 65532:65532
+ENTRYPOINT ["/usr/local/bin/kmp2mqtt"]
