@@ -3,7 +3,6 @@ package bridge
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -199,7 +198,7 @@ func (b *miniBroker) mute(mute bool) {
 	b.muted = mute
 }
 
-// stall(true): the broker does not even read.
+// stall(true): the broker does not even read (but for one packet, which it keeps for later).
 func (b *miniBroker) stall(stall bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -256,7 +255,7 @@ func (b *miniBroker) deliver(topic, payload string, retain bool) {
 	}
 }
 
-// answer says whether the broker answers just now.
+// answers says whether the broker answers just now.
 func (b *miniBroker) answers() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -327,11 +326,13 @@ func (c *miniConn) serve() {
 	}
 }
 
-var errMiniTakenOver = errors.New("minibroker: another connection with this client id")
-
 // read returns nil after a clean DISCONNECT.
 func (c *miniConn) read() error {
 	for {
+		p, err := packets.ReadPacket(c.conn)
+		if err != nil {
+			return err
+		}
 		c.b.mu.Lock()
 		stalled := c.b.stalled
 		c.b.mu.Unlock()
@@ -339,13 +340,8 @@ func (c *miniConn) read() error {
 			select {
 			case <-stalled:
 			case <-c.closed:
-				return errMiniTakenOver
+				return net.ErrClosed
 			}
-			continue
-		}
-		p, err := packets.ReadPacket(c.conn)
-		if err != nil {
-			return err
 		}
 		if !c.b.answers() {
 			continue
