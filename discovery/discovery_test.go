@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"regexp"
 	"slices"
@@ -25,7 +26,7 @@ func house() discovery.Device {
 		Serial: "80123456", Name: "house", Model: "MULTICAL 403", Revision: "F1", Version: "0.1.0",
 		StateTopic: "kmp2mqtt/house", DiagnosticsTopic: "kmp2mqtt/house/diagnostics",
 		AvailabilityTopic: "kmp2mqtt/house/availability", BridgeStateTopic: "kmp2mqtt/bridge/state",
-		GetTopic: "kmp2mqtt/house/get", SetTopic: "kmp2mqtt/house/set",
+		GetTopic: "kmp2mqtt/house/get", SetTopic: "kmp2mqtt/house/set", ShortestInterval: time.Minute,
 	}
 }
 
@@ -103,7 +104,7 @@ func TestMeterIsTheExample(t *testing.T) {
 		"availability": []any{object{"topic": "kmp2mqtt/bridge/state"}}, "qos": 1.0,
 	}
 	interval := components["read_interval"].(object)
-	interval["min"], interval["max"], interval["step"] = 0.01, 10080.0, 0.01
+	interval["max"] = 10080.0 // the settings take a week
 	interval["command_template"] = `{"interval":"{{ (value * 60) | round | int }}s"}`
 
 	got := meter(t, house(), measured()...)
@@ -324,10 +325,10 @@ func TestSensor(t *testing.T) {
 		{259, kmp.UnitCubicMPerH, "", []string{"m³/h", "volume_flow_rate", "", diagnostic, disabled}},
 		{1408, kmp.UnitKWh, "", []string{"kWh", "energy", "", disabled}},
 		// A register that nobody knows: what the unit tells, and no guess at sums.
-		{65000, kmp.UnitCelsius, "", []string{"°C", "temperature", "measurement"}},
-		{65000, kmp.UnitGJ, "", []string{"GJ", "energy", ""}},
-		{65000, kmp.UnitNumber, "", []string{"", "", ""}},
-		{65000, 0x4B, "", []string{"", "", ""}},
+		{65000, kmp.UnitCelsius, "", []string{"°C", "temperature", "measurement", disabled}},
+		{65000, kmp.UnitGJ, "", []string{"GJ", "energy", "", disabled}},
+		{65000, kmp.UnitNumber, "", []string{"", "", "", disabled}},
+		{65000, 0x4B, "", []string{"", "", "", disabled}},
 	} {
 		d := house()
 		d.Model = tt.model
@@ -365,6 +366,36 @@ func TestPrecision(t *testing.T) {
 		m := measurement(tt.id, tt.unit, tt.decimals)
 		if got := component(t, meter(t, house(), m), m.Register.Name)["suggested_display_precision"]; got != tt.want {
 			t.Errorf("register %d with %d decimals: precision %v, want %v", tt.id, tt.decimals, got, tt.want)
+		}
+	}
+}
+
+// TestReadInterval checks that the number takes every interval that the bridge has or
+// accepts: Home Assistant refuses a state outside its range with an error.
+func TestReadInterval(t *testing.T) {
+	for _, tt := range []struct {
+		shortest    time.Duration
+		least, step float64
+	}{
+		{0, 0.01, 0.01},
+		{time.Second, 0.01, 0.01},
+		{5 * time.Second, 0.08, 0.01},
+		{30 * time.Second, 0.5, 0.01},
+		{59 * time.Second, 0.98, 0.01},
+		{time.Minute, 1, 1},
+		{90 * time.Second, 1, 1},
+		{time.Hour, 60, 1},
+	} {
+		d := house()
+		d.ShortestInterval = tt.shortest
+		e := component(t, meter(t, d), "read_interval")
+		if e["min"] != tt.least || e["step"] != tt.step {
+			t.Errorf("shortest %v: from %v by %v, want from %v by %v", tt.shortest, e["min"], e["step"], tt.least, tt.step)
+		}
+		// What the value template shows, and what the command template makes of the number's beginning.
+		shown := math.Round(tt.shortest.Minutes()*100) / 100
+		if sent := time.Duration(math.Round(tt.least*60)) * time.Second; shown < tt.least && tt.shortest > 0 || sent > max(tt.shortest, time.Second) {
+			t.Errorf("shortest %v: shown as %v, the beginning sets %v", tt.shortest, shown, sent)
 		}
 	}
 }

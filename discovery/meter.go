@@ -1,9 +1,11 @@
 package discovery
 
 import (
+	"math"
 	"path"
 	"strconv"
 	"strings"
+	"time"
 
 	"kmp2mqtt/kmp"
 	"kmp2mqtt/kmp/catalog"
@@ -11,14 +13,9 @@ import (
 
 const topicWanted = "a topic without wildcards and control characters"
 
-// The ends of the "Read interval" number, in minutes. Home Assistant logs an error
-// for a state outside them, so they enclose what the bridge accepts: from one
-// second, which is 0.02 minutes when rounded, to a week.
-const (
-	minInterval  = 0.01
-	maxInterval  = 7 * 24 * 60
-	stepInterval = 0.01
-)
+// maxInterval is the end of the "Read interval" number, in minutes: a week, the
+// longest interval that the settings take. Home Assistant logs an error for a state beyond it.
+const maxInterval = 7 * 24 * 60
 
 // Device is a meter as Home Assistant shows it, and the topics it lives on. All
 // topics are needed; Name, Model, Revision and Version may be empty.
@@ -36,6 +33,11 @@ type Device struct {
 	SetTopic          string // <base>/<meter>/set
 
 	Version string // the program's version
+
+	// ShortestInterval is the least interval that a command may set for this meter,
+	// where the "Read interval" number begins: below a minute in steps of a hundredth, else in
+	// whole minutes. 0: not known, the number takes everything from a second on.
+	ShortestInterval time.Duration
 }
 
 // Measurement is one value that the meter sends.
@@ -166,6 +168,7 @@ func (d Device) displayName() string {
 // available while the meter is silent.
 func (d Device) own() components {
 	bridge := []availability{{d.BridgeStateTopic}}
+	least, step := d.intervalRange()
 	cs := components{
 		{
 			id:             "last_reading",
@@ -208,9 +211,9 @@ func (d Device) own() components {
 			Unit:           "min",
 			DeviceClass:    "duration",
 			EntityCategory: "config",
-			Min:            minInterval,
+			Min:            least,
 			Max:            maxInterval,
-			Step:           stepInterval,
+			Step:           step,
 			Mode:           "box",
 			CommandTopic:   d.SetTopic,
 			// Seconds, so that half a minute is not cut to nothing.
@@ -224,4 +227,14 @@ func (d Device) own() components {
 		cs[i].QoS = 1
 	}
 	return cs
+}
+
+// intervalRange returns where the "Read interval" number begins and its step, in minutes.
+func (d Device) intervalRange() (least, step float64) {
+	shortest := max(d.ShortestInterval, time.Second)
+	if shortest >= time.Minute {
+		return math.Floor(shortest.Minutes()), 1
+	}
+	// Rounded down, so that the interval itself, shown with two digits, is within.
+	return math.Floor(shortest.Minutes()*100) / 100, 0.01
 }
