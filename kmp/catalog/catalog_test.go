@@ -268,7 +268,7 @@ func TestByName(t *testing.T) {
 }
 
 func TestLookupUnknown(t *testing.T) {
-	want := Register{ID: 59, Name: "register_59", Title: "Register 59"}
+	want := Register{ID: 59, Name: "register_59", Title: "Register 59", Rare: true}
 	if got := Lookup(59); got != want {
 		t.Errorf("Lookup(59) = %+v, want %+v", got, want)
 	}
@@ -386,7 +386,7 @@ func TestModels(t *testing.T) {
 // Every model that registers.csv names is a model or a family.
 func TestRegisterModels(t *testing.T) {
 	for _, r := range Registers() {
-		for _, name := range strings.Split(r.Models, "; ") {
+		for name := range strings.SplitSeq(r.Models, "; ") {
 			if _, ok := ModelByName(name); !ok && name != string(Electricity) {
 				t.Errorf("register %d: model %q is not in models.csv", r.ID, name)
 			}
@@ -540,7 +540,7 @@ func TestInfoTableText(t *testing.T) {
 // Each register of an info table is one that can be read, and of two tables for the
 // same model and register only the first would ever be used.
 func TestInfoTables(t *testing.T) {
-	used := map[string]string{}
+	used := map[string]string{} // by model and register
 	for _, table := range InfoTables() {
 		for _, id := range table.Registers {
 			if Lookup(id).Source == "" {
@@ -553,9 +553,6 @@ func TestInfoTables(t *testing.T) {
 				}
 				used[key] = table.Name
 			}
-		}
-		if _, ok := InfoTableByName(table.classes); table.classes != "" && !ok {
-			t.Errorf("table %s: there is no table %s", table.Name, table.classes)
 		}
 		if len(table.Codes) == 0 {
 			t.Errorf("table %s is empty", table.Name)
@@ -573,7 +570,7 @@ func TestParseErrors(t *testing.T) {
 		infoTables = "name,title,format,models,registers,classes,notes\n"
 		infoCodes  = "table,code,meaning,source\n"
 		energy     = "60,0x003C,energy,Energy,Heat energy,GJ,counter,,403,E1,,manual\n"
-		flags      = "bits,Bits,flags,,,,\n"
+		flags      = "bits,Bits,flags,,,,\nshown,Shown,digits,,,,\n"
 	)
 	good := map[string]string{
 		"registers.csv":  registers + energy,
@@ -613,6 +610,7 @@ func TestParseErrors(t *testing.T) {
 		{"table format", "infotables.csv", infoTables + "bits,Bits,flag,,,,\n", `format "flag"`},
 		{"table model", "infotables.csv", infoTables + "bits,Bits,flags,404,,,\n", `model "404"`},
 		{"table register", "infotables.csv", infoTables + "bits,Bits,flags,403,x,,\n", "column registers"},
+		{"table classes", "infotables.csv", infoTables + "bits,Bits,flags,,,nope,\n", `classes "nope"`},
 		{"table twice", "infotables.csv", infoTables + flags + flags, "table bits"},
 		{"code table", "infocodes.csv", infoCodes + "bit,bit 0,on,manual\n", `table "bit"`},
 		{"code without meaning", "infocodes.csv", infoCodes + "bits,bit 0,,manual\n", "lacks"},
@@ -623,6 +621,8 @@ func TestParseErrors(t *testing.T) {
 		{"code bit with a dash", "infocodes.csv", infoCodes + "bits,bit 3-4,on,manual\n", `code "bit 3-4"`},
 		{"code word", "infocodes.csv", infoCodes + "bits,3,on,manual\n", `does not fit`},
 		{"code group", "infocodes.csv", infoCodes + "bits,bits 4-3,on,manual\n", `code "bits 4-3"`},
+		{"code group without classes", "infocodes.csv", infoCodes + "bits,bits 3-4,on,manual\n", "no classes"},
+		{"digits and meanings", "infocodes.csv", infoCodes + "shown,1....... 2.......,on,manual\n", "2 codes, but 1 meanings"},
 		{"code open group", "infocodes.csv", infoCodes + "bits,bits 4,on,manual\n", `code "bits 4"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -708,6 +708,32 @@ func TestMarkdownContent(t *testing.T) {
 		if n != cells {
 			t.Errorf("line %d has %d cells, the head of its table %d: %s", i+1, n-1, cells-1, line)
 		}
+	}
+}
+
+// The units that count in tens are multiplied, all others are left alone.
+func TestValue(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		r    kmp.Register
+		want string
+	}{
+		{"GJ", kmp.Register{Unit: kmp.UnitGJ, SiEx: 0x43, Raw: []byte{0x03, 0x78, 0x75}}, "227.445"},
+		{"m³ × 10", kmp.Register{Unit: 0x37, SiEx: 0x42, Raw: []byte{0x04, 0xD2}}, "123.4"},
+		{"GJ × 10", kmp.Register{Unit: 0x39, Raw: []byte{7}}, "70"},
+		{"date", kmp.Register{Unit: kmp.UnitDate, Raw: []byte{0x03, 0xF8, 0x22}}, "2026-01-30"},
+		{"unknown unit", kmp.Register{Unit: 75, SiEx: 0x41, Raw: []byte{15}}, "0F"},
+	} {
+		got, err := Value(tt.r)
+		if err != nil || got == nil || got.String() != tt.want {
+			t.Errorf("%s: %v, %v, want %s", tt.name, got, err, tt.want)
+		}
+	}
+	if got, err := Value(kmp.Register{Unit: kmp.UnitDate, Raw: []byte{0}}); got != nil || err != nil {
+		t.Errorf("a date of 0 is %v, %v, want nothing", got, err)
+	}
+	if got, err := Value(kmp.Register{Unit: kmp.UnitDate, Raw: []byte{99}}); err == nil {
+		t.Errorf("the date 99 is %v", got)
 	}
 }
 

@@ -143,10 +143,9 @@ func (t InfoTable) flagText(value uint64) []string {
 
 // class explains the value of a group of bits.
 func (t InfoTable) class(field uint64) string {
-	if classes, ok := InfoTableByName(t.classes); ok {
-		return strings.Join(classes.Text(field), ", ")
-	}
-	return strconv.FormatUint(field, 10)
+	catalog := load()
+	classes := catalog.infoTables[catalog.infoNames[t.classes]]
+	return strings.Join(classes.Text(field), ", ")
 }
 
 // valueText has one word for the whole value.
@@ -275,7 +274,21 @@ func (t *tables) addInfoCodes(r row) error {
 		if slices.ContainsFunc(table.Codes, func(c InfoCode) bool { return c.Code == code.Code }) {
 			return fmt.Errorf("code %s of table %s: %w", code.Code, table.Name, errDuplicate)
 		}
+		if code.width > 1 && table.classes == "" {
+			return fmt.Errorf("code %s: table %s has no classes for a group of bits", code.Code, table.Name)
+		}
 		table.Codes = append(table.Codes, code)
+	}
+	return nil
+}
+
+// checkClasses makes sure that every table that names another one for its groups of
+// bits finds it.
+func (t *tables) checkClasses() error {
+	for _, table := range t.infoTables {
+		if _, ok := t.infoNames[table.classes]; table.classes != "" && !ok {
+			return fmt.Errorf("catalog: infotables.csv: table %s: classes %q is no table", table.Name, table.classes)
+		}
 	}
 	return nil
 }
@@ -299,10 +312,11 @@ func parseInfoCode(format Format, s string) (InfoCode, error) {
 		if s == "0" {
 			break // width 0: there for the reader, no bit of its own
 		}
-		low, high, ok := strings.Cut(s, "-")
-		if low, ok = strings.CutPrefix(low, "bits "); !ok {
-			low, ok = strings.CutPrefix(s, "bit ")
-			high = low
+		low, ok := strings.CutPrefix(s, "bit ")
+		high := low
+		if !ok {
+			low, ok = strings.CutPrefix(s, "bits ")
+			low, high, _ = strings.Cut(low, "-")
 		}
 		if !ok {
 			return InfoCode{}, bad

@@ -78,7 +78,7 @@ func (p *page) cite(sources string) string {
 		return ""
 	}
 	var numbers []string
-	for _, source := range strings.Split(sources, "; ") {
+	for source := range strings.SplitSeq(sources, "; ") {
 		if _, ok := p.numbers[source]; !ok {
 			p.sources = append(p.sources, source)
 			p.numbers[source] = len(p.sources)

@@ -98,7 +98,7 @@ func (t *tables) model(i int) Model {
 
 // addModel takes one row of models.csv.
 func (t *tables) addModel(r row) error {
-	baud, err := r.number("baud", 10, 32)
+	baud, err := r.number("baud", 32)
 	if err != nil {
 		return err
 	}
@@ -117,13 +117,13 @@ func (t *tables) addModel(r row) error {
 		return fmt.Errorf("family %q is not known", m.Family)
 	}
 	if r["interval_s"] != "" {
-		seconds, err := r.number("interval_s", 10, 16)
+		seconds, err := r.number("interval_s", 16)
 		if err != nil {
 			return err
 		}
 		m.Interval = time.Duration(seconds) * time.Second
 	}
-	for _, s := range strings.Fields(r["registers"]) {
+	for s := range strings.FieldsSeq(r["registers"]) {
 		id, err := strconv.ParseUint(s, 10, 16)
 		if err != nil {
 			return fmt.Errorf("column registers: %w", err)

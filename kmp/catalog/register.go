@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -74,7 +75,7 @@ const (
 	Text
 )
 
-// kindNames holds the kinds as registers.csv spells them.
+// kindNames holds the kinds as registers.csv spells them. Nothing changes it.
 var kindNames = [...]string{
 	Unknown:           "unknown",
 	Counter:           "counter",
@@ -109,14 +110,14 @@ func parseKind(s string) (Kind, error) {
 }
 
 // Lookup returns what is known of a register. For an id that is not in the
-// catalog this is its generic name and nothing else.
+// catalog this is its generic name and title; the kind is Unknown, and it is Rare.
 func Lookup(id uint16) Register {
 	t := load()
 	if i, ok := t.registerIDs[id]; ok {
 		return t.registers[i]
 	}
 	n := strconv.Itoa(int(id))
-	return Register{ID: id, Name: "register_" + n, Title: "Register " + n}
+	return Register{ID: id, Name: "register_" + n, Title: "Register " + n, Rare: true}
 }
 
 // ByName returns the register that a person means: by name ("power"), by number,
@@ -145,12 +146,12 @@ func ByName(name string) (Register, bool) {
 // Registers returns all registers of the catalog, ordered by id. The slice is the
 // caller's own.
 func Registers() []Register {
-	return append([]Register(nil), load().registers...)
+	return slices.Clone(load().registers)
 }
 
 // addRegister takes one row of registers.csv.
 func (t *tables) addRegister(r row) error {
-	id, err := r.number("id", 10, 16)
+	id, err := r.number("id", 16)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"bytes"
 	"embed"
 	"encoding/csv"
 	"errors"
@@ -11,6 +12,8 @@ import (
 	"sync"
 )
 
+// files is the catalog as it is written.
+//
 //go:embed registers.csv units.csv models.csv typecodes.csv infotables.csv infocodes.csv
 var files embed.FS
 
@@ -66,7 +69,7 @@ func parse(fsys fs.FS) (*tables, error) {
 		}
 	}
 	t.fillUnits()
-	return t, nil
+	return t, t.checkClasses()
 }
 
 // row is one line of a CSV file by column name.
@@ -74,13 +77,11 @@ type row map[string]string
 
 // eachRow calls add for every row of a file. Its errors name file and line.
 func eachRow(fsys fs.FS, name string, add func(row) error) error {
-	f, err := fsys.Open(name)
+	data, err := fs.ReadFile(fsys, name)
 	if err != nil {
 		return fmt.Errorf("catalog: %w", err)
 	}
-	defer f.Close() // read only: nothing is lost when it fails
-	r := csv.NewReader(f)
-	records, err := r.ReadAll()
+	records, err := csv.NewReader(bytes.NewReader(data)).ReadAll()
 	if err != nil {
 		return fmt.Errorf("catalog: %s: %w", name, err)
 	}
@@ -100,9 +101,9 @@ func eachRow(fsys fs.FS, name string, add func(row) error) error {
 	return nil
 }
 
-// number reads a column as an unsigned number of at most the given bits.
-func (r row) number(column string, base, bits int) (uint64, error) {
-	n, err := strconv.ParseUint(r[column], base, bits)
+// number reads a column as an unsigned decimal number of at most the given bits.
+func (r row) number(column string, bits int) (uint64, error) {
+	n, err := strconv.ParseUint(r[column], 10, bits)
 	if err != nil {
 		return 0, fmt.Errorf("column %s: %w", column, err)
 	}

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 
 	"kmp2mqtt/kmp"
@@ -44,7 +45,7 @@ func LookupUnit(code kmp.Unit) (Unit, bool) {
 // Units returns the unit codes 0 to 90 in order, the unknown ones among them
 // included. The slice is the caller's own.
 func Units() []Unit {
-	return append([]Unit(nil), load().unitRows...)
+	return slices.Clone(load().unitRows)
 }
 
 // Key returns the key of a value in a JSON object: the register's name and the
@@ -61,14 +62,14 @@ func Key(name string, unit kmp.Unit) string {
 
 // addUnit takes one row of units.csv.
 func (t *tables) addUnit(r row) error {
-	code, err := r.number("code", 10, 8)
+	code, err := r.number("code", 8)
 	if err != nil {
 		return err
 	}
 	if err := r.checkHex(code, 2); err != nil {
 		return err
 	}
-	shift, err := r.number("shift", 10, 4)
+	shift, err := r.number("shift", 4)
 	if err != nil {
 		return err
 	}
