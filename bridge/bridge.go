@@ -42,6 +42,8 @@ type Deps struct {
 	Log *slog.Logger
 	// Level is the level of Log, which a command can change; nil: it can not.
 	Level *slog.LevelVar
+	// Tap, when set, sees every message that is to be published; it must not block.
+	Tap func(Message)
 	// Version and Commit say what runs here.
 	Version, Commit string
 	// Started is when the program began; zero: now.
@@ -130,6 +132,11 @@ func (b *bridge) birthTopic() string { return b.topics.discovery + "/status" }
 // put hands messages to the outbox. That it refuses one is a mistake in this program, but
 // no reason to stop.
 func (b *bridge) put(msgs ...Message) {
+	if b.deps.Tap != nil {
+		for _, m := range msgs {
+			b.deps.Tap(m)
+		}
+	}
 	if err := b.box.Put(msgs...); err != nil {
 		b.deps.Log.Error("message not published", "error", err)
 	}

@@ -626,6 +626,19 @@ func splitName(word string) (name, line string, named bool) {
 	return word[:i], word[i+1:], true
 }
 
+// ParseMeter parses one entry of METERS on its own, as the verbs that take a line do.
+// Interval and Registers stay empty where the entry does not set them. The error joins
+// one *ConfigError for each thing that is wrong.
+func ParseMeter(entry string, parseLine func(raw string) (line string, byteTime time.Duration, err error)) (MeterConfig, error) {
+	m, errs := parseMeter(entry, parseLine)
+	joined := make([]error, 0, len(errs))
+	for _, err := range errs {
+		err.Variable = "line"
+		joined = append(joined, err)
+	}
+	return m, errors.Join(joined...)
+}
+
 // parseMeter parses one entry of METERS. Interval and Registers stay empty where the
 // entry does not set them.
 func parseMeter(word string, parseLine func(string) (string, time.Duration, error)) (MeterConfig, []*ConfigError) {

@@ -389,15 +389,21 @@ func (p *poller) readChosen(ctx context.Context, d *device, w wish) {
 	w.done(outcome{values: valuesJSON(reading), unsupported: unsupported})
 }
 
+// UsualRegisters returns what is read of a model (a name of package catalog) when the
+// settings do not say; of an unknown one, what most heat meters have.
+func UsualRegisters(model string) []uint16 {
+	m, ok := catalog.ModelByName(model)
+	if !ok {
+		m, _ = catalog.ModelByName(defaultModel)
+	}
+	return m.Registers
+}
+
 // usual are the registers of the usual reading.
 func (p *poller) usual(d *device) []uint16 {
 	ids := d.cfg.Registers
 	if len(ids) == 0 {
-		model, ok := catalog.ModelByName(d.cfg.Model)
-		if !ok {
-			model, _ = catalog.ModelByName(defaultModel)
-		}
-		ids = model.Registers
+		ids = UsualRegisters(d.cfg.Model)
 	}
 	var asked []uint16
 	for _, id := range ids {

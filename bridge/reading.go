@@ -43,20 +43,9 @@ type Reading struct {
 func newValue(r kmp.Register) (Value, error) {
 	register := catalog.Lookup(r.ID)
 	v := Value{Register: register, Unit: r.Unit, Key: catalog.Key(register.Name, r.Unit)}
-	value, err := r.Value()
-	if err != nil {
-		return v, err
-	}
-	if number, ok := value.(kmp.Decimal); ok {
-		if unit, _ := catalog.LookupUnit(r.Unit); unit.Shift != 0 {
-			if number, err = number.Shift(unit.Shift); err != nil {
-				return v, err
-			}
-			value = number
-		}
-	}
-	v.Value = value
-	return v, nil
+	var err error
+	v.Value, err = catalog.Value(r)
+	return v, err
 }
 
 // decimals is the number of digits behind the point.

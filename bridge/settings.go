@@ -75,6 +75,15 @@ func fields() []field {
 	return list
 }
 
+// SettingNames lists the variables in the order in which they are documented.
+func SettingNames() []string {
+	var names []string
+	for _, f := range fields() {
+		names = append(names, f.name)
+	}
+	return names
+}
+
 // WriteSettingsTable writes the settings as a table in Markdown, for the README.
 func WriteSettingsTable(w io.Writer) error {
 	b := bufio.NewWriter(w)
