@@ -764,14 +764,14 @@ func (p *poller) fail(d *device, err error) {
 	p.log.Debug("reading failed", "meter", d.status.meter.Name, "line", p.shown, "failures", d.failures, "error", err)
 	if !d.known && d.failures == 1 || d.status.online && d.failures >= offlineAfter {
 		d.known, d.status.online = true, false
-		if open == nil && !d.logged { // a line that is gone has been logged as such
-			d.logged = true
-			p.log.Warn("meter is offline", "meter", d.status.meter.Name, "line", p.shown, "error", err, "hint", hint(err, d.status.echo))
-		}
 		if name := d.status.meter.Name; name != "" {
 			p.put(availabilityMessage(p.topics, name, false),
 				eventMessage(p.topics, now, "meter_offline", name, map[string]any{"reason": why, "error": d.status.lastError}))
 		}
+	}
+	if !d.status.online && !d.logged && open == nil { // a line that is not there has been logged as such
+		d.logged = true
+		p.log.Warn("meter is offline", "meter", d.status.meter.Name, "line", p.shown, "error", err, "hint", hint(err, d.status.echo))
 	}
 	p.publish(d)
 }

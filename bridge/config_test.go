@@ -1,0 +1,400 @@
+package bridge
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"flag"
+	"io/fs"
+	"log/slog"
+	"math/big"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"kmp2mqtt/kmp"
+)
+
+var update = flag.Bool("update", false, "write generated documents anew instead of comparing them")
+
+// testLine judges lines as main does, but knows no schemes.
+func testLine(raw string) (string, time.Duration, error) {
+	if strings.Contains(raw, "bad") {
+		return "", 0, errors.New("no such line")
+	}
+	return raw, time.Millisecond, nil
+}
+
+// testFiles is a file system of names and contents.
+func testFiles(files map[string]string) func(string) ([]byte, error) {
+	return func(name string) ([]byte, error) {
+		if content, ok := files[name]; ok {
+			return []byte(content), nil
+		}
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+}
+
+func parse(t *testing.T, files map[string]string, environ ...string) (Config, []string) {
+	t.Helper()
+	c, err := ParseConfig(environ, ParseOptions{ParseLine: testLine, ReadFile: testFiles(files), Hostname: "host"})
+	if err == nil {
+		return c, nil
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		t.Fatalf("error %v is not a joined one", err)
+	}
+	var lines []string
+	for _, e := range joined.Unwrap() {
+		var ce *ConfigError
+		if !errors.As(e, &ce) {
+			t.Errorf("%v is not a ConfigError", e)
+		} else if !strings.HasPrefix(e.Error(), ce.Variable+": ") {
+			t.Errorf("%q does not begin with its variable", e)
+		}
+		lines = append(lines, e.Error())
+	}
+	return c, lines
+}
+
+func TestParseConfigDefaults(t *testing.T) {
+	c, errs := parse(t, nil, "METERS=house=/dev/ttyUSB0", "PATH=/bin", "MQTT_URL=", "=C:=odd", "bare")
+	if errs != nil {
+		t.Fatal(errs)
+	}
+	want := Config{
+		Meters: []MeterConfig{{
+			Name: "house", Line: "/dev/ttyUSB0", ByteTime: time.Millisecond,
+			Address: kmp.HeatMeter, Interval: 30 * time.Minute,
+		}},
+		MQTT:   MQTTConfig{ClientID: c.MQTT.ClientID, Topic: "kmp2mqtt", HAPrefix: "homeassistant"},
+		Listen: "127.0.0.1:1883", Discovery: true, LogLevel: slog.LevelInfo, LogFormat: "text",
+	}
+	if diff := cmp.Diff(want, c, cmpopts.IgnoreUnexported(Config{}), cmpopts.IgnoreFields(MQTTConfig{}, "Dial")); diff != "" {
+		t.Error(diff)
+	}
+	if !strings.HasPrefix(c.MQTT.ClientID, "kmp2mqtt-") || len(c.MQTT.ClientID) > 23 {
+		t.Errorf("client id %q: want kmp2mqtt-..., at most the 23 bytes that every broker takes", c.MQTT.ClientID)
+	}
+}
+
+func TestParseConfigAll(t *testing.T) {
+	certificate, key := testCertificate(t)
+	files := map[string]string{"/pw": "s3cret\r\n", "/ca": certificate, "/cert": certificate, "/key": key}
+	c, errs := parse(t, files,
+		"METERS=house=/dev/ttyUSB0?interval=10m&registers=60,0x44,power&baud=2400&label=Heat%20meter\n"+
+			"flat=tcp://u:pw@h:2001?address=0x7F&timeout=500ms&model=603&nodelay=1 tcp://h:2002 sim://403",
+		"READ_INTERVAL=1h", "REGISTERS=energy, 80", "MQTT_URL=mqtts://u:p@a mqtt://b:1884 wss://c/mqtt",
+		"MQTT_USERNAME=me", "MQTT_PASSWORD_FILE=/pw", "MQTT_CLIENT_ID=x", "MQTT_TOPIC=heat/house", "MQTT_CA_FILE=/ca",
+		"MQTT_CERT_FILE=/cert", "MQTT_KEY_FILE=/key", "MQTT_VALUES=yes", "HA_DISCOVERY=off", "HA_PREFIX=ha",
+		"LOG_LEVEL=DEBUG", "LOG_FORMAT=json")
+	if errs != nil {
+		t.Fatal(errs)
+	}
+	heat := kmp.HeatMeter
+	want := []MeterConfig{
+		{Name: "house", Line: "/dev/ttyUSB0?baud=2400", Address: heat, Interval: 10 * time.Minute, Registers: []uint16{60, 68, 80}, Label: "Heat meter"},
+		{Name: "flat", Line: "tcp://u:pw@h:2001?nodelay=1", Address: 0x7F, Interval: time.Hour, Timeout: 500 * time.Millisecond, Registers: []uint16{60, 80}, Model: "603"},
+		{Line: "tcp://h:2002", Address: heat, Interval: time.Hour, Registers: []uint16{60, 80}},
+		{Line: "sim://403", Address: heat, Interval: time.Hour, Registers: []uint16{60, 80}, Model: "403"},
+	}
+	for i := range want {
+		want[i].ByteTime = time.Millisecond
+	}
+	if diff := cmp.Diff(want, c.Meters); diff != "" {
+		t.Error(diff)
+	}
+	var urls []string
+	for _, u := range c.MQTT.URLs {
+		urls = append(urls, u.String())
+	}
+	if diff := cmp.Diff([]string{"mqtts://u:p@a:8883", "mqtt://b:1884", "wss://c:443/mqtt"}, urls); diff != "" {
+		t.Error(diff)
+	}
+	if c.MQTT.Username != "me" || c.MQTT.Password != "s3cret" || !c.Values || c.Discovery || c.LogLevel != slog.LevelDebug || c.LogFormat != "json" {
+		t.Errorf("%+v", c)
+	}
+	shown := c.Redacted()
+	if got := shown["MQTT_URL"]; got != "mqtts://u:***@a mqtt://b:1884 wss://c/mqtt" {
+		t.Errorf("MQTT_URL is shown as %q", got)
+	}
+	if got := shown["MQTT_PASSWORD"] + shown["MQTT_USERNAME"]; got != "******" {
+		t.Errorf("user and password are shown as %q", got)
+	}
+	if got := shown["METERS"]; strings.Contains(got, "pw") || !strings.Contains(got, "flat=tcp://u:***@h:2001?address=0x7F") {
+		t.Errorf("METERS is shown as %q", got)
+	}
+	for name, value := range shown {
+		if strings.Contains(value, "s3cret") {
+			t.Errorf("%s shows the password", name)
+		}
+	}
+}
+
+func TestParseConfigErrors(t *testing.T) {
+	certificate, key := testCertificate(t)
+	_, other := testCertificate(t)
+	files := map[string]string{"/pw": "x\n", "/empty": "\n", "/text": "no pem", "/cert": certificate, "/key": key, "/other": other}
+	const meter = "METERS=house=/dev/ttyUSB0"
+	for _, tt := range []struct {
+		name    string
+		environ []string
+		want    []string // substrings, one for each error, in order
+	}{
+		{"nothing", nil, []string{"METERS: is missing"}},
+		{"near misses", []string{meter, "MQTT_TOPC=x", "METER=x", "LOG_LEVLE=x", "mqtt_topic=x", "HA_DISCOVRY=x", "MQTT_PASSWRD_FILE=x"}, []string{
+			"HA_DISCOVRY: no such setting; did you mean HA_DISCOVERY?",
+			"LOG_LEVLE: no such setting; did you mean LOG_LEVEL?",
+			"METER: no such setting; did you mean METERS?",
+			"MQTT_PASSWRD_FILE: no such setting; did you mean MQTT_PASSWORD_FILE?",
+			"MQTT_TOPC: no such setting; did you mean MQTT_TOPIC?",
+			"mqtt_topic: no such setting; did you mean MQTT_TOPIC?",
+		}},
+		{"everything at once", []string{"METERS=a=bad:// a=/dev/x", "READ_INTERVAL=30", "REGISTERS=energie", "MQTT_URL=broker:1883", "HA_DISCOVERY=maybe", "LOG_LEVEL=loud", "LOG_FORMAT=xml"}, []string{
+			`READ_INTERVAL: "30" is not a duration`, `REGISTERS: unknown register "energie"; did you mean energy?`,
+			`MQTT_URL: "broker:1883" has no scheme; write mqtt://broker:1883`,
+			`METERS: meter "a": no such line`, `METERS: meter "a": the name is used twice`, `HA_DISCOVERY: "maybe"`, `LOG_LEVEL: "loud"`, `LOG_FORMAT: "xml"`,
+		}},
+		{"meter names", []string{"METERS=bridge=/dev/a ü=/dev/b =/dev/c a.b=/dev/d " + strings.Repeat("n", 65) + "=/dev/e x="}, []string{
+			"the name bridge is reserved", `holds 'ü'`, "no name before =", "holds '.'", "65 characters", `meter "x": has no line`,
+		}},
+		{"meter options", []string{"METERS=a=/dev/a?interval=1ms&registers=energi&address=256&timeout=1h&model=404&label=%01&label=x&interval=%zz"}, []string{
+			`METERS: meter "a": option interval: 1ms is out of range`, "option registers: unknown register", "option address:", "option timeout:",
+			"option model: ", "option label: ", "option label: is given twice", "option interval: is given twice",
+		}},
+		{"empty option", []string{"METERS=a=/dev/a?registers="}, []string{"option registers: has no value"}},
+		{"bare line is named in errors", []string{"METERS=tcp://u:secret@h:1?address=x"}, []string{"METERS: meter tcp://u:***@h:1?address=x: option address"}},
+		{"same line", []string{"METERS=a=/dev/x b=/dev/x c=/dev/x?address=1"}, []string{`METERS: meter "b": same line and address as meter "a"`}},
+		{"interval bounds", []string{meter, "READ_INTERVAL=169h"}, []string{"READ_INTERVAL: 169h is out of range; the least is 1s, the most is 168h"}},
+		{"register range", []string{meter, "REGISTERS=65536"}, []string{"REGISTERS: register 65536 is not in 0 to 65535"}},
+		{"urls", []string{meter, "MQTT_URL=http://x mqtt:// mqtt://h/x mqtt://h?x mqtt://h:0 mqtt://u:se%zzcret@h"}, []string{
+			`unknown scheme "http"`, "names no host", "the path", "query", "port", "not a URL",
+		}},
+		{"both secrets", []string{meter, "MQTT_USERNAME=u", "MQTT_PASSWORD=x", "MQTT_PASSWORD_FILE=/pw"}, []string{"MQTT_PASSWORD_FILE: MQTT_PASSWORD is set, too"}},
+		{"secret file", []string{meter, "MQTT_USERNAME_FILE=/none", "MQTT_URL=mqtt://h"}, []string{"MQTT_USERNAME_FILE: cannot read the file: open /none: file does not exist"}},
+		{"empty secret file", []string{meter, "MQTT_USERNAME=u", "MQTT_PASSWORD_FILE=/empty", "MQTT_URL=mqtt://h"}, []string{"MQTT_PASSWORD_FILE: /empty is empty"}},
+		{"password alone", []string{meter, "MQTT_PASSWORD=x", "MQTT_URL=mqtt://h"}, []string{"MQTT_PASSWORD: MQTT_USERNAME is missing"}},
+		{"topics", []string{meter, "MQTT_TOPIC=a/+", "HA_PREFIX=/x"}, []string{"MQTT_TOPIC: ", "HA_PREFIX: "}},
+		{"same topics", []string{meter, "HA_PREFIX=kmp2mqtt"}, []string{"HA_PREFIX: "}},
+		{"control character", []string{meter, "MQTT_TOPIC=a\x00b", "MQTT_CLIENT_ID=a\nb"}, []string{"MQTT_CLIENT_ID: ", "MQTT_TOPIC: "}},
+		{"listen", []string{meter, "MQTT_LISTEN=1883"}, []string{"MQTT_LISTEN: \"1883\" is not host:port"}},
+		{"open listen", []string{meter, "MQTT_LISTEN=:1883"}, []string{"MQTT_LISTEN: :1883 can be reached from other machines"}},
+		{"user without password", []string{meter, "MQTT_USERNAME=u"}, []string{"MQTT_LISTEN: the built-in broker needs both"}},
+		{"certificate without tls", []string{meter, "MQTT_URL=mqtt://h", "MQTT_CA_FILE=/cert"}, []string{"MQTT_CA_FILE: no MQTT_URL begins with mqtts:// or wss://"}},
+		{"certificate files", []string{meter, "MQTT_URL=mqtts://h", "MQTT_CA_FILE=/key", "MQTT_CERT_FILE=/none", "MQTT_KEY_FILE=/text"}, []string{
+			"MQTT_CA_FILE: /key holds no certificate", "MQTT_CERT_FILE: cannot read", "MQTT_KEY_FILE: /text holds no PEM block",
+		}},
+		{"certificate without key", []string{meter, "MQTT_URL=mqtts://h", "MQTT_CERT_FILE=/cert"}, []string{"MQTT_CERT_FILE: MQTT_KEY_FILE is missing"}},
+		{"key without certificate", []string{meter, "MQTT_URL=mqtts://h", "MQTT_KEY_FILE=/key"}, []string{"MQTT_KEY_FILE: MQTT_CERT_FILE is missing"}},
+		{"another key", []string{meter, "MQTT_URL=mqtts://h", "MQTT_CERT_FILE=/cert", "MQTT_KEY_FILE=/other"}, []string{"MQTT_CERT_FILE: does not fit MQTT_KEY_FILE"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, got := parse(t, files, tt.environ...)
+			if len(got) != len(tt.want) {
+				t.Fatalf("%d errors, want %d:\n%s", len(got), len(tt.want), strings.Join(got, "\n"))
+			}
+			for i, want := range tt.want {
+				if !strings.Contains(got[i], want) {
+					t.Errorf("error %d is\n%s\nwant\n%s", i, got[i], want)
+				}
+			}
+			for _, line := range got {
+				if strings.Contains(line, "secret@") || strings.Contains(line, "zzcret") {
+					t.Errorf("error shows a password: %s", line)
+				}
+			}
+		})
+	}
+}
+
+// TestForeignVariables uses names that container platforms, shells and other programs set.
+func TestForeignVariables(t *testing.T) {
+	names := strings.Fields(`PATH HOME USER TERM LANG PWD SHLVL HOSTNAME LOGNAME MAIL EDITOR TZ _ LC_ALL
+		MQTT_PORT MQTT_HOST MQTT_SERVICE_HOST MQTT_SERVICE_PORT MQTT_PORT_1883_TCP MQTT_PORT_1883_TCP_ADDR MQTT_PORT_1883_TCP_PROTO
+		MQTT_USER MQTT_PASS MQTT_QOS MQTT_RETAIN MQTT_CLIENT MQTT_TLS_ENABLED MQTT_TLS_CA_CERT MQTT_AUTHENTICATION
+		HA_TOKEN HA_URL HA_VERSION LOG_FILE LOG_DIR LOG_COLOR REGISTRY KUBERNETES_PORT SUPERVISOR_TOKEN
+		SERIAL_COM_PORT KAMSTRUP_POLL_INTERVAL INVOCATION_ID JOURNAL_STREAM GOCOVERDIR`)
+	environ := []string{"METERS=house=/dev/ttyUSB0"}
+	for _, name := range names {
+		environ = append(environ, name+"=x")
+	}
+	if _, errs := parse(t, nil, environ...); errs != nil {
+		t.Error(strings.Join(errs, "\n"))
+	}
+}
+
+// TestNearMisses makes every slip of one letter in every name.
+func TestNearMisses(t *testing.T) {
+	for _, f := range fields() {
+		for i := range f.name {
+			slips := []string{f.name[:i] + f.name[i+1:], f.name[:i] + "Q" + f.name[i:], f.name[:i] + "Q" + f.name[i+1:]}
+			if i > 0 && f.name[i] != f.name[i-1] {
+				slips = append(slips, f.name[:i-1]+f.name[i:i+1]+f.name[i-1:i]+f.name[i+1:])
+			}
+			for _, slip := range slips {
+				if slip == f.name {
+					continue
+				}
+				_, errs := parse(t, nil, "METERS=a=/dev/a", slip+"=x")
+				if len(errs) != 1 || !strings.Contains(errs[0], "did you mean "+f.name+"?") {
+					t.Errorf("%s for %s: %q", slip, f.name, errs)
+				}
+			}
+		}
+	}
+}
+
+func TestDistance(t *testing.T) {
+	for _, tt := range []struct {
+		a, b string
+		want int
+	}{
+		{"", "", 0}, {"a", "", 1}, {"abc", "abc", 0}, {"abc", "acb", 1}, {"abc", "xbc", 1}, {"abc", "ab", 1},
+		{"MQTT_PORT", "MQTT_TOPIC", 4}, {"METRES", "METERS", 1}, {"abcdef", "fedcba", 4}, {"a", "abcdefgh", 4},
+	} {
+		if got := distance(tt.a, tt.b, 3); got != tt.want {
+			t.Errorf("distance(%q, %q) = %d, want %d", tt.a, tt.b, got, tt.want)
+		}
+		if a, b := distance(tt.a, tt.b, 9), distance(tt.b, tt.a, 9); a != b {
+			t.Errorf("distance(%q, %q) is %d one way and %d the other", tt.a, tt.b, a, b)
+		}
+	}
+}
+
+// FuzzMeters feeds METERS with anything. Whatever passes must be usable.
+func FuzzMeters(f *testing.F) {
+	for _, s := range []string{
+		"house=/dev/ttyUSB0", "sim://403", "a=tcp://h:1?address=0x3F&interval=1m b=sim://403?registers=60,power&label=%C3%BC",
+		"=x", "a=", "a=?&&=", "x=/dev/a?label=%", "\x00=\xff", "a=b?interval=1s&interval=1s",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		c, err := ParseConfig([]string{"METERS=" + s}, ParseOptions{ParseLine: testLine, ReadFile: testFiles(nil)})
+		if err != nil {
+			if err.Error() == "" {
+				t.Error("empty error")
+			}
+			return
+		}
+		seen := map[string]bool{}
+		for _, m := range c.Meters {
+			if m.Name != "" && (checkName(m.Name) != nil || seen[m.Name]) {
+				t.Errorf("name %q passed", m.Name)
+			}
+			seen[m.Name] = true
+			if m.Line == "" || m.Interval < MinInterval || m.Interval > MaxInterval || len(m.Registers) > MaxRegisters {
+				t.Errorf("%+v passed", m)
+			}
+		}
+	})
+}
+
+func TestSettingsTable(t *testing.T) {
+	var b bytes.Buffer
+	if err := WriteSettingsTable(&b); err != nil {
+		t.Fatal(err)
+	}
+	rows := strings.Split(strings.TrimSpace(b.String()), "\n")
+	if len(rows) != len(fields())+2 {
+		t.Errorf("%d rows for %d settings", len(rows), len(fields()))
+	}
+	for _, row := range rows {
+		if strings.Count(strings.ReplaceAll(row, `\|`, ""), "|") != 4 {
+			t.Errorf("row has not three columns: %s", row)
+		}
+	}
+	for _, f := range fields() {
+		if f.doc == "" || f.group == "" {
+			t.Errorf("%s has no explanation or group", f.name)
+		}
+	}
+	between(t, "../README.md", "<!-- settings:begin -->\n", "<!-- settings:end -->", b.Bytes())
+}
+
+func TestEnvExample(t *testing.T) {
+	var b bytes.Buffer
+	if err := WriteEnvExample(&b); err != nil {
+		t.Fatal(err)
+	}
+	var environ []string
+	for line := range strings.Lines(b.String()) {
+		if strings.HasPrefix(line, "# ") || strings.TrimSpace(line) == "" {
+			continue
+		}
+		environ = append(environ, strings.TrimSpace(strings.TrimPrefix(line, "#")))
+	}
+	if len(environ) != len(fields()) {
+		t.Errorf("%d variables for %d settings", len(environ), len(fields()))
+	}
+	if _, errs := parse(t, nil, environ...); errs != nil {
+		t.Errorf("its own values are refused: %s", strings.Join(errs, "\n"))
+	}
+	between(t, "../.env.example", "", "", b.Bytes())
+}
+
+// between compares generated text with what stands in a file between two markers, or the
+// whole file. With -update it writes it there.
+func between(t *testing.T, file, begin, end string, want []byte) {
+	t.Helper()
+	path := filepath.FromSlash(file)
+	content, err := os.ReadFile(path)
+	if err != nil && (!*update || begin != "") {
+		t.Fatal(err)
+	}
+	head, rest, found := bytes.Cut(content, []byte(begin))
+	tail := []byte{}
+	if begin != "" {
+		i := bytes.Index(rest, []byte(end))
+		if !found || i < 0 {
+			t.Fatalf("%s lacks the markers %q and %q", file, begin, end)
+		}
+		rest, tail = rest[:i], rest[i:]
+	}
+	if bytes.Equal(rest, want) {
+		return
+	}
+	if !*update {
+		t.Fatalf("%s differs from the code; run go test ./bridge -update\n%s", file, cmp.Diff(string(want), string(rest)))
+	}
+	whole := slices.Concat(head, []byte(begin), want, tail)
+	if begin == "" {
+		whole = want
+	}
+	if err := os.WriteFile(path, whole, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func testCertificate(t *testing.T) (certificate, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, &template, &template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := func(kind string, content []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: content}))
+	}
+	return block("CERTIFICATE", der), block("PRIVATE KEY", raw)
+}
