@@ -86,11 +86,23 @@ func (b *miniBroker) dial(ctx context.Context, u *url.URL) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
 	}
 	near, far := net.Pipe()
-	c := &miniConn{b: b, conn: far, wake: make(chan struct{}, 1), closed: make(chan struct{}), unacked: map[string]int{}}
+	b.attach(far)
+	return near, nil
+}
+
+// attach serves a connection; b.mu is held.
+func (b *miniBroker) attach(conn net.Conn) {
+	c := &miniConn{b: b, conn: conn, wake: make(chan struct{}, 1), closed: make(chan struct{}), unacked: map[string]int{}}
 	b.conns[c] = struct{}{}
 	go c.write()
 	go c.serve()
-	return near, nil
+}
+
+// accept serves a connection from a real listener.
+func (b *miniBroker) accept(conn net.Conn) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.attach(conn)
 }
 
 // retained is a copy of everything retained.

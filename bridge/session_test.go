@@ -243,10 +243,14 @@ func TestSessionRandomKills(t *testing.T) {
 		for i := range newest {
 			writers.Go(func() {
 				for {
+					pause := time.Second
+					if h.session.Connected() {
+						pause = 5 * time.Millisecond
+					}
 					select {
 					case <-quit:
 						return
-					case <-time.After(5 * time.Millisecond):
+					case <-time.After(pause):
 						newest[i]++
 						if err := h.box.Put(retainedMsg(fmt.Sprintf("k/m%d", i), fmt.Sprint(newest[i]), Rank(i%3))); err != nil {
 							t.Error(err)
