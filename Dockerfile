@@ -14,14 +14,14 @@ COPY go.mod go.sum ./
 RUN --mount=type=cache,target=/go/pkg/mod go mod download
 COPY . .
 ARG TARGETOS TARGETARCH TARGETVARIANT
-ARG VERSION=dev COMMIT=unknown
+ARG VERSION COMMIT
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
     if [ "$TARGETARCH" = arm ]; then export GOARM="${TARGETVARIANT#v}"; fi; \
     CGO_ENABLED=0 GOOS="$TARGETOS" GOARCH="$TARGETARCH" \
-    go build -trimpath -ldflags "-s -w -X main.version=$VERSION -X main.commit=$COMMIT" -o /kmp2mqtt .
+    go build -trimpath -ldflags "-s -w ${VERSION:+-X main.version=$VERSION} ${COMMIT:+-X main.commit=$COMMIT}" -o /kmp2mqtt .
 
 FROM gcr.io/distroless/static-debian12:nonroot
-ARG VERSION=dev COMMIT=unknown
+ARG VERSION COMMIT
 LABEL org.opencontainers.image.title="kmp2mqtt" \
       org.opencontainers.image.description="Reads Kamstrup meters over KMP and publishes to MQTT and Home Assistant" \
       org.opencontainers.image.licenses="Apache-2.0" \
