@@ -1,0 +1,454 @@
+package sim
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"kmp2mqtt/kmp"
+)
+
+// Config says what meter is simulated, in which house, and on how bad a line. A
+// field's zero value stands for its default.
+type Config struct {
+	// Model is "403" (the default), "601" or "603".
+	Model string
+	// Serial is the serial number; default 80123456.
+	Serial uint32
+	// Seed chooses the house, its weather and the faults. Equal seeds, equal lives.
+	Seed uint64
+	// Start is the simulated time at which the meter begins, within the years 2000
+	// to 2099; default now. Its location is where the house stands.
+	Start time.Time
+	// Speed is how many simulated seconds pass in a real one, up to 86400; default 1.
+	Speed float64
+	// Integration is how often the meter's values change in simulated time: whole
+	// seconds, 2 s to 1 h; default 32 s.
+	Integration time.Duration
+	// EnergyUnit is the unit of the energy registers: "GJ" (the default), "MWh" or
+	// "kWh". The high resolution registers stay in Wh, as in real meters.
+	EnergyUnit string
+	// Address is the data link address; default [kmp.HeatMeter].
+	Address kmp.Address
+	// Paced makes the bytes take their time: a request counts as received when it
+	// would have been through a line of ByteTime a byte, and the bytes of the answer
+	// leave one by one.
+	Paced bool
+	// ByteTime is one byte on the line; default 11 bits at 1200 baud, 9.17 ms.
+	ByteTime time.Duration
+	// Turnaround is the time from the last byte of a request to the first of its
+	// answer; default 20 ms, negative for none.
+	Turnaround time.Duration
+	// Strict drops a request with a gap of more than 27 ms inside it, as real meters
+	// do. A gap is what lies between two reads from the line.
+	Strict bool
+	Faults Faults
+}
+
+// Faults are what can be wrong with a line. Chances are between 0 (never) and 1 (always).
+type Faults struct {
+	// Echo sends every byte that arrives back at once, as an optical head does.
+	Echo bool
+	// Noise is the chance of random bytes before an answer, and of some behind it.
+	Noise float64
+	// StrayBytes is the chance of single 00 bytes: before an answer, and once a
+	// second while nothing happens.
+	StrayBytes float64
+	// Lost is the chance that an answer never leaves.
+	Lost float64
+	// Late is the chance that an answer leaves LateBy later than it should.
+	Late float64
+	// LateBy is how late; default 3 s, which is longer than clients wait.
+	LateBy time.Duration
+	// Corrupted is the chance that one to three bits of an answer are flipped.
+	Corrupted float64
+	// Truncated is the chance that an answer ends too early.
+	Truncated float64
+	// Duplicated is the chance that an answer is sent twice.
+	Duplicated float64
+	// ByteByByte hands an answer over in single bytes, a millisecond apart if not paced.
+	ByteByByte bool
+	// MissingRegisters are left out of answers as if the meter did not have them.
+	MissingRegisters []uint16
+	// SleepAfter is how long the meter answers after it was woken (see [Meter.Wake])
+	// or first served; default always. A real one sleeps when no magnet holds its eye open.
+	SleepAfter time.Duration
+	// Silence makes the meter answer nothing at all. The echo is the head's: it stays.
+	Silence bool
+}
+
+const (
+	defaultModel      = "403"
+	defaultSerial     = 80123456
+	defaultTurnaround = 20 * time.Millisecond
+	defaultLateBy     = 3 * time.Second
+
+	minIntegration = 2 * time.Second
+	maxIntegration = time.Hour
+	maxSpeed       = 86400
+	maxByteTime    = time.Second
+	noTurnaround   = -1
+)
+
+// withDefaults returns c with every field set.
+func (c Config) withDefaults() Config {
+	if c.Model == "" {
+		c.Model = defaultModel
+	}
+	if c.Serial == 0 {
+		c.Serial = defaultSerial
+	}
+	if c.Speed == 0 {
+		c.Speed = 1
+	}
+	if c.Integration == 0 {
+		c.Integration = 32 * time.Second
+		if m, err := modelByName(c.Model); err == nil {
+			c.Integration = m.integration
+		}
+	}
+	if c.EnergyUnit == "" {
+		c.EnergyUnit = "GJ"
+	}
+	if c.Address == 0 {
+		c.Address = kmp.HeatMeter
+	}
+	if c.ByteTime == 0 {
+		c.ByteTime = kmp.DefaultByteTime
+	}
+	if c.Turnaround == 0 {
+		c.Turnaround = defaultTurnaround
+	}
+	if c.Faults.LateBy == 0 {
+		c.Faults.LateBy = defaultLateBy
+	}
+	return c
+}
+
+// check returns what is wrong with a Config whose defaults are filled in, all of it.
+func (c Config) check() error {
+	var errs []error
+	wrong := func(ok bool, option string, got any, allowed string) {
+		if !ok {
+			errs = append(errs, optionError(option, fmt.Sprint(got), allowed))
+		}
+	}
+	_, err := modelByName(c.Model)
+	wrong(err == nil, "model", c.Model, allowedModels)
+	_, _, err = energyUnitByName(c.EnergyUnit)
+	wrong(err == nil, "energy", c.EnergyUnit, allowedUnits)
+	wrong(c.Speed > 0 && c.Speed <= maxSpeed, "speed", c.Speed, allowedSpeed)
+	wrong(c.Integration >= minIntegration && c.Integration <= maxIntegration && c.Integration%time.Second == 0,
+		"integration", c.Integration, allowedIntegration)
+	wrong(c.ByteTime > 0 && c.ByteTime <= maxByteTime, "byte-time", c.ByteTime, allowedByteTime)
+	wrong(c.Start.IsZero() || c.Start.UTC().Year() >= 2000 && c.Start.UTC().Year() < 2100, "start", c.Start.Format(time.RFC3339), allowedStart)
+	for _, chance := range []struct {
+		option string
+		p      float64
+	}{
+		{"noise", c.Faults.Noise}, {"stray", c.Faults.StrayBytes}, {"lost", c.Faults.Lost}, {"late", c.Faults.Late},
+		{"corrupted", c.Faults.Corrupted}, {"truncated", c.Faults.Truncated}, {"duplicated", c.Faults.Duplicated},
+	} {
+		wrong(chance.p >= 0 && chance.p <= 1, chance.option, chance.p, allowedChance)
+	}
+	wrong(c.Faults.LateBy > 0, "late-by", c.Faults.LateBy, allowedPositive)
+	wrong(c.Faults.SleepAfter >= 0, "sleep-after", c.Faults.SleepAfter, allowedDuration)
+	return errors.Join(errs...)
+}
+
+// What an option may be, for its error.
+const (
+	allowedModels      = "403, 601 or 603"
+	allowedUnits       = "GJ, MWh or kWh"
+	allowedSpeed       = "a number above 0, up to 86400"
+	allowedIntegration = "whole seconds from 2s to 1h"
+	allowedByteTime    = "a duration such as 9.166ms, up to 1s"
+	allowedStart       = "a date or time such as 2026-01-15 or 2026-01-15T08:00:00Z, in the years 2000 to 2099"
+	allowedChance      = "a chance from 0 to 1 such as 0.1"
+	allowedPositive    = "a duration above 0 such as 3s"
+	allowedDuration    = "a duration such as 20ms or 4m, not negative"
+	allowedSerial      = "a whole number from 1 to 4294967295"
+	allowedSeed        = "a whole number, not negative"
+	allowedAddress     = "a byte such as 0x3F, not 0"
+	allowedBool        = "true or false"
+	allowedMissing     = "register numbers such as 63,97"
+)
+
+// ErrOption is wrapped by every error about an option or a field of a [Config].
+var ErrOption = errors.New("sim: bad option")
+
+func optionError(option, got, allowed string) error {
+	return fmt.Errorf("%w %s=%q: want %s", ErrOption, option, got, allowed)
+}
+
+func modelByName(name string) (model, error) {
+	for _, m := range models {
+		if m.name == name {
+			return m, nil
+		}
+	}
+	return model{}, optionError("model", name, allowedModels)
+}
+
+// energyUnitByName returns the unit with J in one of its smallest steps before the
+// model's exponent is applied.
+func energyUnitByName(name string) (unit kmp.Unit, canonical string, err error) {
+	switch strings.ToLower(name) {
+	case "gj":
+		return kmp.UnitGJ, "GJ", nil
+	case "mwh":
+		return kmp.UnitMWh, "MWh", nil
+	case "kwh":
+		return kmp.UnitKWh, "kWh", nil
+	}
+	return 0, "", optionError("energy", name, allowedUnits)
+}
+
+// RegisterFlags defines the options of the simulated meter in fs; parsing sets c.
+// Fields that are not set get their defaults first, so that fs shows them.
+//
+// Faults that have a chance may be given without one: -late is always, -late=0.1
+// one in ten. Noise and lost always need theirs.
+func (c *Config) RegisterFlags(fs *flag.FlagSet) {
+	*c = c.withDefaults()
+	set := func(name, usage, allowed, def string, parse func(string) error) {
+		fs.Var(&option{name: name, allowed: allowed, text: def, parse: parse}, name, usage)
+	}
+	bare := func(name, usage, allowed, def string, parse func(string) error) {
+		fs.Var(&option{name: name, allowed: allowed, text: def, parse: parse, bare: true}, name, usage)
+	}
+	truth := func(name, usage string, p *bool) {
+		bare(name, usage, allowedBool, strconv.FormatBool(*p), func(s string) (err error) {
+			*p, err = strconv.ParseBool(s)
+			return err
+		})
+	}
+	chance := func(p *float64) (string, func(string) error) {
+		return formatFloat(*p), func(s string) error {
+			v, err := strconv.ParseFloat(s, 64)
+			if always, isBool := parseBool(s); isBool {
+				v, err = 0, nil
+				if always {
+					v = 1
+				}
+			}
+			if err == nil && !(v >= 0 && v <= 1) { // not a number is neither
+				return errValue
+			}
+			*p = v
+			return err
+		}
+	}
+	duration := func(p *time.Duration, least, most time.Duration) (string, func(string) error) {
+		return max(*p, 0).String(), func(s string) error {
+			d, err := time.ParseDuration(s)
+			if err == nil && (d < least || most > 0 && d > most) {
+				return errValue
+			}
+			*p = d
+			return err
+		}
+	}
+
+	set("model", "`MODEL` of the meter: "+allowedModels, allowedModels, c.Model, func(s string) error {
+		m, err := modelByName(s)
+		c.Model = m.name
+		return err
+	})
+	set("serial", "serial `NUMBER`", allowedSerial, strconv.FormatUint(uint64(c.Serial), 10), func(s string) error {
+		v, err := strconv.ParseUint(s, 10, 32)
+		if err == nil && v == 0 {
+			return errValue
+		}
+		c.Serial = uint32(v)
+		return err
+	})
+	set("seed", "`NUMBER` that chooses the house, its weather and the faults", allowedSeed, strconv.FormatUint(c.Seed, 10), func(s string) (err error) {
+		c.Seed, err = strconv.ParseUint(s, 10, 64)
+		return err
+	})
+	start := ""
+	if !c.Start.IsZero() {
+		start = c.Start.Format(time.RFC3339)
+	}
+	set("start", "simulated `TIME` at the beginning (default now)", allowedStart, start, func(s string) error {
+		t, err := time.Parse(time.RFC3339, s)
+		if err != nil {
+			t, err = time.ParseInLocation(time.DateOnly, s, time.Local)
+		}
+		if err == nil && (t.UTC().Year() < 2000 || t.UTC().Year() >= 2100) {
+			return errValue
+		}
+		c.Start = t
+		return err
+	})
+	set("speed", "simulated `SECONDS` in a real one; 288 makes a day five minutes", allowedSpeed, formatFloat(c.Speed), func(s string) error {
+		v, err := strconv.ParseFloat(s, 64)
+		if err == nil && !(v > 0 && v <= maxSpeed) {
+			return errValue
+		}
+		c.Speed = v
+		return err
+	})
+	text, parse := duration(&c.Integration, minIntegration, maxIntegration)
+	set("integration", "simulated `TIME` between changes of the values", allowedIntegration, text, func(s string) error {
+		if err := parse(s); err != nil || c.Integration%time.Second != 0 {
+			return errValue
+		}
+		return nil
+	})
+	set("energy", "`UNIT` of the energy registers: "+allowedUnits, allowedUnits, c.EnergyUnit, func(s string) (err error) {
+		_, c.EnergyUnit, err = energyUnitByName(s)
+		return err
+	})
+	set("address", "data link `ADDRESS`", allowedAddress, fmt.Sprintf("0x%02X", byte(c.Address)), func(s string) error {
+		v, err := strconv.ParseUint(s, 0, 8)
+		if err == nil && v == 0 {
+			return errValue
+		}
+		c.Address = kmp.Address(v)
+		return err
+	})
+	truth("pace", "let bytes take their time on the line, in both directions", &c.Paced)
+	text, parse = duration(&c.ByteTime, 1, maxByteTime)
+	set("byte-time", "`TIME` of one byte when paced", allowedByteTime, text, parse)
+	text, parse = duration(&c.Turnaround, 0, 0)
+	set("turnaround", "`TIME` from a request to its answer", allowedDuration, text, func(s string) error {
+		err := parse(s)
+		if err == nil && c.Turnaround == 0 {
+			c.Turnaround = noTurnaround
+		}
+		return err
+	})
+	truth("strict", "drop a request with a gap of more than 27 ms in it", &c.Strict)
+
+	f := &c.Faults
+	truth("echo", "send what arrives back, as an optical head does", &f.Echo)
+	text, parse = chance(&f.Noise)
+	set("noise", "`CHANCE` of random bytes around an answer", allowedChance, text, parse)
+	text, parse = chance(&f.StrayBytes)
+	bare("stray", "`chance` of stray 00 bytes", allowedChance, text, parse)
+	text, parse = chance(&f.Lost)
+	set("lost", "`CHANCE` that an answer is lost", allowedChance, text, parse)
+	text, parse = chance(&f.Late)
+	bare("late", "`chance` that an answer comes too late", allowedChance, text, parse)
+	text, parse = duration(&f.LateBy, 1, 0)
+	set("late-by", "`TIME` by which it is late", allowedPositive, text, parse)
+	text, parse = chance(&f.Corrupted)
+	bare("corrupted", "`chance` of flipped bits in an answer", allowedChance, text, parse)
+	text, parse = chance(&f.Truncated)
+	bare("truncated", "`chance` that an answer ends too early", allowedChance, text, parse)
+	text, parse = chance(&f.Duplicated)
+	bare("duplicated", "`chance` that an answer comes twice", allowedChance, text, parse)
+	truth("byte-by-byte", "hand answers over byte by byte", &f.ByteByByte)
+	set("missing", "`REGISTERS` the meter does not have, such as 63,97", allowedMissing, "", func(s string) error {
+		for field := range strings.SplitSeq(s, ",") {
+			id, err := strconv.ParseUint(strings.TrimSpace(field), 0, 16)
+			if err != nil {
+				return errValue
+			}
+			f.MissingRegisters = append(f.MissingRegisters, uint16(id))
+		}
+		return nil
+	})
+	text, parse = duration(&f.SleepAfter, 0, 0)
+	set("sleep-after", "`TIME` after which the meter sleeps (default never)", allowedDuration, text, parse)
+	truth("silence", "answer nothing", &f.Silence)
+}
+
+// errValue is a value that could be read but is not allowed.
+var errValue = errors.New("not allowed")
+
+// option is one flag.
+type option struct {
+	name, allowed string
+	text          string // as it was set
+	bare          bool   // may stand without a value
+	parse         func(string) error
+}
+
+// String returns the value as it was set, or the default.
+func (o *option) String() string { return o.text }
+
+// Set parses a value. Errors name the option and what it may be.
+func (o *option) Set(s string) error {
+	if o.parse(s) != nil {
+		return optionError(o.name, s, o.allowed)
+	}
+	o.text = s
+	return nil
+}
+
+// IsBoolFlag tells package flag that the option may stand without a value.
+func (o *option) IsBoolFlag() bool { return o.bare }
+
+func parseBool(s string) (v, ok bool) {
+	switch s {
+	case "true":
+		return true, true
+	case "false":
+		return false, true
+	}
+	return false, false
+}
+
+func formatFloat(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
+
+// ParseConfig returns the Config that a line such as sim://403?echo=true&lost=0.1&speed=60
+// means: options have the names of the flags that [Config.RegisterFlags] defines. An
+// option without a value is true. An empty model is the default. Every option that is
+// wrong is named, with what it may be; the errors wrap [ErrOption].
+func ParseConfig(modelName string, q url.Values) (Config, error) {
+	c := Config{Model: modelName}
+	var errs []error
+	if _, err := modelByName(c.withDefaults().Model); err != nil {
+		errs = append(errs, err)
+	}
+	fs := flag.NewFlagSet("sim", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	c.RegisterFlags(fs)
+	for _, name := range slices.Sorted(maps.Keys(q)) {
+		f := fs.Lookup(name)
+		switch {
+		case name == "model":
+			errs = append(errs, fmt.Errorf("%w %s=%q: the model stands before the options: sim://%s", ErrOption, name, q.Get(name), q.Get(name)))
+			continue
+		case f == nil:
+			errs = append(errs, fmt.Errorf("%w %q: want one of %s", ErrOption, name, names(fs)))
+			continue
+		case len(q[name]) > 1 && name != "missing":
+			errs = append(errs, fmt.Errorf("%w %s: given %d times", ErrOption, name, len(q[name])))
+			continue
+		}
+		for _, value := range q[name] {
+			if value == "" && f.Value.(*option).bare {
+				value = "true"
+			}
+			if err := fs.Set(name, value); err != nil {
+				errs = append(errs, err)
+			}
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return Config{}, err
+	}
+	return c, nil
+}
+
+// names lists the options that a line may have.
+func names(fs *flag.FlagSet) string {
+	var list []string
+	fs.VisitAll(func(f *flag.Flag) {
+		if f.Name != "model" {
+			list = append(list, f.Name)
+		}
+	})
+	return strings.Join(list, ", ")
+}

@@ -1,0 +1,286 @@
+package sim
+
+import "time"
+
+// What a house is made of. Temperatures are in units of 0.01 °C, powers in W, flows
+// in ml/h, times in seconds.
+const (
+	year = 31556952 // the mean Gregorian year
+	day  = 86400
+
+	// installedBefore is how long the meter has hung there when the simulation starts.
+	installedBefore = 830 * day
+	// pastStep is the grid on which the time before the start is integrated.
+	pastStep = 600
+
+	// heatCoefficient is the heat that 1 ml of water gives away when it cools by
+	// 0.01 K, in units of 0.1 mJ: 4.15 MJ/(m³·K).
+	heatCoefficient = 415
+	// density is the mass of 10 l of water in g at the return temperature.
+	density = 9933
+
+	indoor       = 1700 // below this outside temperature the house heats
+	conductance  = 360  // W/K of the average house
+	ratedHeat    = 8000 // W: radiators at full load
+	drawSlot     = 240  // a draw of hot water lasts as long
+	drawReturn   = 2200 // return temperature while hot water is made from cold
+	bypassSlot   = 1800 // in summer a bypass opens now and then to keep the pipe warm
+	bypassFlow   = 14000
+	minimumDelta = 100 // T1 is always at least as much above T2
+)
+
+// heating is the share of the heat demand by hour of the day, in percent: a night
+// setback, a boost in the morning, a long evening.
+var heating = [24]int64{82, 74, 68, 66, 68, 90, 128, 132, 118, 106, 100, 97, 95, 93, 92, 94, 100, 108, 112, 112, 110, 108, 104, 94}
+
+// draws is the chance of a draw of hot water in a slot, by hour of the day, in permille.
+var draws = [24]uint64{4, 2, 1, 1, 3, 20, 85, 95, 60, 30, 22, 20, 30, 22, 16, 18, 25, 45, 60, 50, 38, 36, 24, 10}
+
+// The streams of randomness; each is independent of the others.
+const (
+	streamFront = iota + 1
+	streamShower
+	streamSupply
+	streamHabit
+	streamReturn
+	streamDraw
+	streamBypass
+	streamSize
+)
+
+// house tells what happens at any moment. It has no state: a moment's weather and
+// demand are a function of the seed and the time.
+type house struct {
+	seed        uint64
+	conductance int64 // W/K
+}
+
+func newHouse(seed uint64) house {
+	h := house{seed: seed}
+	h.conductance = conductance * (90 + int64(h.random(streamSize, 0)%21)) / 100
+	return h
+}
+
+// random is a number that depends on the seed, the stream and the index alone
+// (the finalizer of SplitMix64).
+func (h house) random(stream, index int64) uint64 {
+	x := h.seed + uint64(stream)*0x9E3779B97F4A7C15 + uint64(index)*0xD1342543DE82EF95
+	x ^= x >> 30
+	x *= 0xBF58476D1CE4E5B9
+	x ^= x >> 27
+	x *= 0x94D049BB133111EB
+	return x ^ x>>31
+}
+
+// noise wanders smoothly between -amplitude and amplitude and is new after period seconds.
+func (h house) noise(stream, t, period, amplitude int64) int64 {
+	i := t / period
+	a := int64(h.random(stream, i)>>48) - 1<<15
+	b := int64(h.random(stream, i+1)>>48) - 1<<15
+	x := (t - i*period) << 12 / period
+	x = x * x * (3<<12 - 2*x) >> 24
+	return (a + (b-a)*x>>12) * amplitude >> 15
+}
+
+// cosine is the cosine of a full turn's part at/period, times 1<<15, within 0.2 %
+// (Bhaskara's approximation; integers, so that it is the same everywhere).
+func cosine(at, period int64) int64 {
+	x := ((at%period+period)%period<<16/period + 1<<14) & (1<<16 - 1) // the sine a quarter later
+	sign := int64(1)
+	if x >= 1<<15 {
+		x, sign = x-1<<15, -1
+	}
+	p := x * (1<<15 - x) // of half a turn, 0 to 1<<28
+	return sign * (16 * p << 15) / (5<<30 - 4*p)
+}
+
+// outside is the outside temperature, coldest at about 20 January and 04:30.
+func (h house) outside(t int64) int64 {
+	season := -cosine(t-19*day-day/2, year)
+	swing := 250 + 150*season>>15
+	return 850 + 830*season>>15 -
+		swing*cosine(t-16200, day)>>15 +
+		h.noise(streamFront, t, 60*3600, 450) +
+		h.noise(streamShower, t, 9*3600, 130)
+}
+
+// moment is what the house asks for and what the district supplies.
+type moment struct {
+	flow         int64 // ml/h
+	supply, back int64 // 0.01 °C: where the temperatures tend to
+}
+
+// at is the moment t, in seconds since 1970 of local standard time.
+func (h house) at(t int64) moment {
+	outside := h.outside(t)
+	second := t % day
+	hour, rest := second/3600, second%3600
+
+	supply := 6300 + min(max((800-outside)*9/10, 0), 1900) + h.noise(streamSupply, t, 5400, 80)
+
+	share := heating[hour] + (heating[(hour+1)%24]-heating[hour])*rest/3600
+	heat := max(indoor-outside, 0) * h.conductance / 100 * share / 100
+	heat += heat * h.noise(streamHabit, t, 2700, 120) / 1000
+	if heat < 250 {
+		heat = 0 // the thermostats have closed
+	}
+	heatReturn := 3450 + heat*1100/ratedHeat + h.noise(streamReturn, t, 4000, 60)
+	flow := flowFor(heat, supply-heatReturn)
+
+	drawn := int64(0)
+	if r := h.random(streamDraw, t/drawSlot); r%1000 < draws[hour] {
+		drawn = flowFor(8000+int64(r>>32%16000), supply-drawReturn)
+	}
+
+	m := moment{flow: flow + drawn}
+	switch {
+	case m.flow > 0:
+		m.supply = supply - 30_000_000/(m.flow+30_000) // the less flows, the more it cools on its way
+		m.back = (flow*heatReturn + drawn*drawReturn) / m.flow
+	case h.random(streamBypass, t/bypassSlot)%4 == 0:
+		m.flow = bypassFlow
+		m.supply = supply - 30_000_000/(m.flow+30_000)
+		m.back = m.supply - 900
+	default: // nothing flows, the pipes cool down
+		m.supply, m.back = 3500, 2800
+	}
+	return m
+}
+
+// flowFor is the flow that brings the power w when the water cools by delta.
+func flowFor(w, delta int64) int64 { return w * 36_000_000 / (heatCoefficient * delta) }
+
+// counters are what a meter adds up.
+type counters struct {
+	volume  int64    // ml
+	volumeT [2]int64 // volume × T1 and × T2, in ml × 0.01 °C
+}
+
+// energy is E1 in J.
+func (c counters) energy() int64 {
+	d := c.volumeT[0] - c.volumeT[1]
+	return d/10_000*heatCoefficient + d%10_000*heatCoefficient/10_000
+}
+
+// mean is the average of T1 (0) or T2 (1) by volume since an earlier state, in 0.01 °C.
+func (c counters) mean(since counters, i int) int64 {
+	v := c.volume - since.volume
+	if v == 0 {
+		return 0
+	}
+	return (c.volumeT[i] - since.volumeT[i] + v/2) / v
+}
+
+// extreme is the largest or smallest of the hourly means of a period, and its date.
+type extreme struct {
+	value int64
+	day   int64 // days since 1970; 0: none yet
+}
+
+func (e *extreme) note(value, day int64, larger bool) {
+	if e.day == 0 || larger && value > e.value || !larger && value < e.value {
+		*e = extreme{value, day}
+	}
+}
+
+// period is what a meter keeps of this year or this month.
+type period struct {
+	began              counters
+	ends               int64   // local seconds
+	maxFlow, minFlow   extreme // l/h
+	maxPower, minPower extreme // W
+}
+
+// state is all that a meter knows after a step.
+type state struct {
+	house     house
+	t         int64 // local seconds since 1970: the end of the last step
+	installed int64
+
+	counters
+	flow  int64    // ml/h, over the last step
+	power int64    // W, over the last step
+	temp  [2]int64 // T1 and T2, 0.01 °C
+	inert [2]int64 // the same times 1000, before rounding
+
+	hour      int64 // the hour that is being averaged, since 1970
+	hourBegan counters
+	hourTime  int64 // seconds of it so far
+	month     period
+	year      period
+}
+
+// newState is the state of a meter after its past, at t.
+func newState(seed uint64, t, step int64) state {
+	s := state{house: newHouse(seed), t: t - installedBefore, installed: t - installedBefore}
+	s.inert = [2]int64{3500_000, 2800_000}
+	s.hour = s.t / 3600
+	s.month.ends, s.year.ends = monthEnd(s.t), yearEnd(s.t)
+	for s.t+pastStep <= t-step {
+		s.step(pastStep)
+	}
+	if rest := t - step - s.t; rest > 0 {
+		s.step(rest)
+	}
+	s.step(step)
+	return s
+}
+
+// step lets the house live for dt seconds.
+func (s *state) step(dt int64) {
+	m := s.house.at(s.t)
+	inertia := int64(64)
+	if m.flow == 0 {
+		inertia = 3600
+	}
+	s.inert[0] += (m.supply*1000 - s.inert[0]) * dt / (dt + inertia)
+	s.inert[1] += (m.back*1000 - s.inert[1]) * dt / (dt + inertia)
+	s.inert[1] = min(s.inert[1], s.inert[0]-minimumDelta*1000)
+	s.temp = [2]int64{(s.inert[0] + 500) / 1000, (s.inert[1] + 500) / 1000}
+
+	volume := (m.flow*dt + 1800) / 3600
+	s.flow = volume * 3600 / dt
+	s.power = volume * (s.temp[0] - s.temp[1]) * heatCoefficient / (10_000 * dt)
+	s.volume += volume
+	s.volumeT[0] += volume * s.temp[0]
+	s.volumeT[1] += volume * s.temp[1]
+	s.t += dt
+	s.hourTime += dt
+
+	if s.t < (s.hour+1)*3600 {
+		return
+	}
+	s.closeHour()
+	if s.t >= s.month.ends {
+		s.month = period{began: s.counters, ends: monthEnd(s.t)}
+	}
+	if s.t >= s.year.ends {
+		s.year = period{began: s.counters, ends: yearEnd(s.t)}
+	}
+}
+
+// closeHour ends the hour of averaging: the largest and smallest values that a meter
+// keeps are means of 60 minutes, its default averaging time.
+func (s *state) closeHour() {
+	flow := (s.volume - s.hourBegan.volume) * 3600 / (1000 * s.hourTime)
+	power := (s.energy() - s.hourBegan.energy()) / s.hourTime
+	date := s.hour / 24
+	for _, p := range []*period{&s.month, &s.year} {
+		p.maxFlow.note(flow, date, true)
+		p.minFlow.note(flow, date, false)
+		p.maxPower.note(power, date, true)
+		p.minPower.note(power, date, false)
+	}
+	s.hour, s.hourBegan, s.hourTime = s.t/3600, s.counters, 0
+}
+
+// monthEnd is when the month of t ends.
+func monthEnd(t int64) int64 {
+	d := time.Unix(t, 0).UTC()
+	return time.Date(d.Year(), d.Month()+1, 1, 0, 0, 0, 0, time.UTC).Unix()
+}
+
+// yearEnd is when the year of t ends.
+func yearEnd(t int64) int64 {
+	return time.Date(time.Unix(t, 0).UTC().Year()+1, 1, 1, 0, 0, 0, 0, time.UTC).Unix()
+}
