@@ -1,0 +1,699 @@
+// Command kmp2mqtt reads Kamstrup meters over KMP, by an optical head or over TCP,
+// and publishes their values on MQTT. README.md says how to use it.
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/lmittmann/tint"
+	"golang.org/x/term"
+
+	"kmp2mqtt/bridge"
+	"kmp2mqtt/kmp"
+	"kmp2mqtt/kmp/catalog"
+	"kmp2mqtt/kmp/link"
+	"kmp2mqtt/kmp/sim"
+)
+
+// version and commit are set by the linker (make build, Dockerfile).
+var version, commit = "0.1.0", ""
+
+// The exit statuses.
+const (
+	exitFine = iota
+	exitFailed
+	exitUsage
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the program the hard way
+	p := program{os.Environ(), os.Stdout, os.Stderr, isTerminal(os.Stderr)}
+	os.Exit(p.run(ctx, os.Args[1:]))
+}
+
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
+
+// program is what a verb may use of the world.
+type program struct {
+	environ  []string
+	out, err io.Writer // data; everything else
+	terminal bool      // err is one
+}
+
+type verb struct {
+	name, args, does string
+	run              func(p program, ctx context.Context, args []string) error
+}
+
+func verbs() []verb {
+	return []verb{
+		{"run", "", "the bridge, settings from the environment; this is what happens without a verb", program.bridge},
+		{"demo", "", "the bridge with a simulated meter and a broker of its own: nothing else is needed", program.demo},
+		{"read", "LINE [REGISTER...]", "one reading: id, name, value, unit", program.read},
+		{"identify", "LINE", "type, serial number, software revision", program.identify},
+		{"decode", "HEX...", "explains a captured frame, either direction", program.decode},
+		{"simulate", "[flags]", "a meter for others to read, by TCP or on a pseudo terminal", program.simulate},
+		{"check", "", "validates the settings and prints them, secrets redacted", program.check},
+		{"version", "", "version, commit, Go version", program.version},
+	}
+}
+
+// usageError is a mistake on the command line or in the settings.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// run dispatches to a verb and turns its error into an exit status.
+func (p program) run(ctx context.Context, args []string) int {
+	name := "run"
+	if len(args) > 0 {
+		name, args = args[0], args[1:]
+	}
+	if slices.Contains([]string{"help", "-h", "-help", "--help"}, name) {
+		p.usage(p.out)
+		return exitFine
+	}
+	i := slices.IndexFunc(verbs(), func(v verb) bool { return v.name == name })
+	if i < 0 {
+		fmt.Fprintf(p.err, "kmp2mqtt: there is no verb %q\n\n", name)
+		p.usage(p.err)
+		return exitUsage
+	}
+	err := verbs()[i].run(p, ctx, args)
+	var usage usageError
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+		return exitFine
+	case errors.As(err, &usage):
+		fmt.Fprintf(p.err, "kmp2mqtt %s: %v\n", name, err)
+		return exitUsage
+	}
+	fmt.Fprintf(p.err, "kmp2mqtt %s: %v\n", name, err)
+	return exitFailed
+}
+
+func (p program) usage(w io.Writer) {
+	fmt.Fprint(w, "kmp2mqtt reads Kamstrup meters and publishes their values on MQTT.\n\nUsage: kmp2mqtt [VERB] [ARGUMENTS]\n\n")
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, v := range verbs() {
+		fmt.Fprintf(t, "  %s %s\t%s\n", v.name, v.args, v.does)
+	}
+	t.Flush()
+	fmt.Fprint(w, "\nLINE is a device or URL: /dev/ttyUSB0, serial:///dev/serial/by-id/..., tcp://host:port, sim://403.\n"+
+		"The settings of the bridge are environment variables; kmp2mqtt check shows them.\n"+
+		"Exit status: 0 fine, 1 it failed, 2 used wrongly.\n")
+}
+
+// parse reads flags wherever they stand among the arguments and checks how many
+// others there are; most < 0 is any number.
+func (p program) parse(fs *flag.FlagSet, args []string, least, most int) ([]string, error) {
+	fs.SetOutput(p.err)
+	i := slices.IndexFunc(verbs(), func(v verb) bool { return v.name == fs.Name() })
+	v := verbs()[i]
+	fs.Usage = func() {
+		fmt.Fprintf(p.err, "Usage: kmp2mqtt %s %s\n%s\n", v.name, v.args, v.does)
+		fs.PrintDefaults()
+	}
+	var others []string
+	for {
+		if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
+			return nil, err
+		} else if err != nil {
+			return nil, usageError{err}
+		}
+		if fs.NArg() == 0 {
+			break
+		}
+		others, args = append(others, fs.Arg(0)), fs.Args()[1:]
+	}
+	if n := len(others); n < least || most >= 0 && n > most {
+		return nil, usagef("takes %q, got %q", strings.TrimSpace(v.name+" "+v.args), strings.Join(others, " "))
+	}
+	return others, nil
+}
+
+func newFlags(name string) (fs *flag.FlagSet, asJSON *bool) {
+	fs = flag.NewFlagSet(name, flag.ContinueOnError)
+	return fs, fs.Bool("json", false, "print JSON")
+}
+
+func (p program) printJSON(v any) error {
+	e := json.NewEncoder(p.out)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// table prints rows in columns.
+func (p program) table(rows [][]string) error {
+	t := tabwriter.NewWriter(p.out, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		fmt.Fprintln(t, strings.Join(row, "\t"))
+	}
+	return t.Flush()
+}
+
+// build tells which program this is.
+func build() (string, string) {
+	rev := commit
+	if info, ok := debug.ReadBuildInfo(); ok && rev == "" {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				rev = s.Value
+			}
+		}
+	}
+	if rev == "" {
+		rev = "unknown"
+	}
+	return version, rev
+}
+
+func (p program) version(_ context.Context, args []string) error {
+	fs, asJSON := newFlags("version")
+	if _, err := p.parse(fs, args, 0, 0); err != nil {
+		return err
+	}
+	v, c := build()
+	if *asJSON {
+		return p.printJSON(map[string]string{"version": v, "commit": c, "go": runtime.Version()})
+	}
+	_, err := fmt.Fprintf(p.out, "kmp2mqtt %s, commit %s, %s %s/%s\n", v, c, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return err
+}
+
+// settings parses the environment. missing lists the devices that are not there
+// now; the bridge waits for such a device, so they are a mistake only beside others.
+func (p program) settings(environ []string) (cfg bridge.Config, missing []string, err error) {
+	host, _ := os.Hostname() // only makes the client id easier to recognise
+	cfg, err = bridge.ParseConfig(environ, bridge.ParseOptions{
+		Hostname: host,
+		ParseLine: func(raw string) (string, time.Duration, error) {
+			t, err := link.Parse(raw)
+			if err == nil && t.Device != "" {
+				if _, err := os.Stat(t.Device); errors.Is(err, fs.ErrNotExist) {
+					missing = append(missing, fmt.Sprintf("METERS: %s does not exist; plug the optical head in, and see ls /dev/serial/by-id", t.Device))
+				}
+			}
+			return t.String(), t.ByteTime(), err
+		},
+	})
+	if err != nil {
+		text := "the settings are not usable:"
+		for _, problem := range append(strings.Split(err.Error(), "\n"), missing...) {
+			text += "\n  " + problem
+		}
+		return cfg, missing, usageError{errors.New(text)}
+	}
+	return cfg, missing, nil
+}
+
+func (p program) check(_ context.Context, args []string) error {
+	fs, asJSON := newFlags("check")
+	if _, err := p.parse(fs, args, 0, 0); err != nil {
+		return err
+	}
+	cfg, missing, err := p.settings(p.environ)
+	if err != nil {
+		return err
+	}
+	if len(missing) > 0 {
+		return usagef("the settings are fine, but a device is not there:\n  %s", strings.Join(missing, "\n  "))
+	}
+	shown := cfg.Redacted()
+	if *asJSON {
+		return p.printJSON(shown)
+	}
+	var rows [][]string
+	for _, name := range bridge.SettingNames() {
+		rows = append(rows, []string{name, shown[name]})
+	}
+	return p.table(rows)
+}
+
+// logger writes to standard error, in colour on a terminal only.
+func (p program) logger(format string, level slog.Leveler) *slog.Logger {
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(p.err, &slog.HandlerOptions{Level: level}))
+	}
+	noColor := !p.terminal || slices.ContainsFunc(p.environ, func(s string) bool {
+		v, ok := strings.CutPrefix(s, "NO_COLOR=")
+		return ok && v != ""
+	})
+	return slog.New(tint.NewTextHandler(p.err, &tint.Options{Level: level, TimeFormat: time.DateTime, NoColor: noColor}))
+}
+
+func dial(ctx context.Context, line string) (kmp.Line, error) {
+	t, err := link.Parse(line)
+	if err != nil {
+		return nil, err
+	}
+	return link.Open(ctx, t)
+}
+
+func (p program) bridge(ctx context.Context, args []string) error {
+	fs := flag.NewFlagSet("run", flag.ContinueOnError)
+	if _, err := p.parse(fs, args, 0, 0); err != nil {
+		return err
+	}
+	cfg, missing, err := p.settings(p.environ)
+	if err != nil {
+		return err
+	}
+	return p.runBridge(ctx, cfg, missing, nil)
+}
+
+func (p program) runBridge(ctx context.Context, cfg bridge.Config, missing []string, tap func(bridge.Message)) error {
+	level := new(slog.LevelVar)
+	level.Set(cfg.LogLevel)
+	log := p.logger(cfg.LogFormat, level)
+	for _, m := range missing {
+		log.Warn("a device is not there yet; waiting for it", "problem", m)
+	}
+	v, c := build()
+	return bridge.Run(ctx, cfg, bridge.Deps{Dial: dial, Log: log, Level: level, Version: v, Commit: c, Tap: tap})
+}
+
+// demo runs the bridge on a simulated meter whose day passes in five minutes. What
+// the environment says about meters is left alone: this must show the same to all.
+func (p program) demo(ctx context.Context, args []string) error {
+	fs := flag.NewFlagSet("demo", flag.ContinueOnError)
+	if _, err := p.parse(fs, args, 0, 0); err != nil {
+		return err
+	}
+	environ := slices.DeleteFunc(slices.Clone(p.environ), func(s string) bool {
+		name, _, _ := strings.Cut(s, "=")
+		return slices.Contains([]string{"METERS", "READ_INTERVAL", "REGISTERS"}, name)
+	})
+	environ = append(environ, "METERS=house=sim://403?speed=288&echo=true&pace=true", "READ_INTERVAL=5s")
+	value := func(name string) string {
+		for _, s := range environ {
+			if v, ok := strings.CutPrefix(s, name+"="); ok && v != "" {
+				return v
+			}
+		}
+		return ""
+	}
+	if value("MQTT_URL") == "" && value("MQTT_LISTEN") == "" {
+		listen, err := freeAddress("127.0.0.1:1883")
+		if err != nil {
+			return err
+		}
+		environ = append(environ, "MQTT_LISTEN="+listen)
+	}
+	cfg, missing, err := p.settings(environ)
+	if err != nil {
+		return err
+	}
+	host, port := "127.0.0.1", "1883"
+	if len(cfg.MQTT.URLs) > 0 {
+		host, port = cfg.MQTT.URLs[0].Hostname(), cfg.MQTT.URLs[0].Port()
+	} else if h, p, err := net.SplitHostPort(cfg.Listen); err == nil {
+		host, port = h, p
+	}
+	base := cfg.MQTT.Topic
+	fmt.Fprintf(p.out, `A simulated MULTICAL 403 lives through a day in five minutes and is read every 5 s.
+The broker is %[1]s:%[2]s. Try, in another terminal:
+
+  mosquitto_sub -h %[1]s -p %[2]s -v -t '%[3]s/#'             everything, as it comes
+  mosquitto_pub -h %[1]s -p %[2]s -t %[3]s/house/get -n        read now
+  mosquitto_pub -h %[1]s -p %[2]s -t %[3]s/house/get -m '{"registers":["energy","max_flow_year",0x4A]}'
+  mosquitto_pub -h %[1]s -p %[2]s -t %[3]s/house/set -m '{"interval":"1s"}'
+
+Home Assistant finds the meter by itself when it uses this broker. Ctrl-C ends the demo.
+
+`, host, port, base)
+	return p.runBridge(ctx, cfg, missing, func(m bridge.Message) {
+		if m.Topic == base+"/house" {
+			fmt.Fprintf(p.out, "%s %s\n", m.Topic, m.Payload)
+		}
+	})
+}
+
+// freeAddress returns address, or one on another port when that is taken.
+func freeAddress(address string) (string, error) {
+	l, err := net.Listen("tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		l, err = net.Listen("tcp", "127.0.0.1:0")
+	}
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// open opens the line of a verb such as read; options that concern a meter come back.
+func (p program) open(ctx context.Context, line string) (*kmp.Conn, bridge.MeterConfig, error) {
+	m, err := bridge.ParseMeter(line, func(raw string) (string, time.Duration, error) {
+		t, err := link.Parse(raw)
+		return t.String(), t.ByteTime(), err
+	})
+	if err != nil {
+		return nil, m, usageError{err}
+	}
+	l, err := dial(ctx, m.Line)
+	if err != nil {
+		return nil, m, err
+	}
+	return kmp.NewConn(l, kmp.Options{Timeout: m.Timeout, ByteTime: m.ByteTime}), m, nil
+}
+
+// identity is what a meter says of itself; what it does not answer is null.
+type identity struct {
+	Serial   *string `json:"serial"`
+	Type     *string `json:"meter_type"`
+	Model    *string `json:"model"`
+	Revision *string `json:"software_revision"`
+
+	model string // name in the catalog, empty when it is not known
+}
+
+// identify asks for type and serial number. A meter that answers one of them is
+// there; only if it answers neither is that an error.
+func identify(ctx context.Context, c *kmp.Conn, m bridge.MeterConfig) (identity, error) {
+	var id identity
+	model, known := catalog.ModelByName(m.Model)
+	t, typeErr := c.GetType(ctx, m.Address)
+	if typeErr == nil {
+		code, revision := fmt.Sprintf("%04X", t.MeterType), t.Revision.String()
+		id.Type, id.Revision = &code, &revision
+		if !known {
+			model, known = catalog.ModelByType(t.MeterType)
+		}
+	}
+	if known {
+		id.Model, id.model = &model.Title, model.Name
+	}
+	n, err := c.GetSerialNo(ctx, m.Address)
+	if err == nil {
+		s := fmt.Sprint(n)
+		id.Serial = &s
+	}
+	if err != nil && typeErr != nil {
+		return id, err
+	}
+	return id, nil
+}
+
+func (p program) identify(ctx context.Context, args []string) error {
+	fs, asJSON := newFlags("identify")
+	args, err := p.parse(fs, args, 1, 1)
+	if err != nil {
+		return err
+	}
+	c, m, err := p.open(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	id, err := identify(ctx, c, m)
+	if err != nil {
+		return err
+	}
+	if *asJSON {
+		return p.printJSON(id)
+	}
+	orUnknown := func(s *string) string {
+		if s == nil {
+			return "unknown"
+		}
+		return *s
+	}
+	return p.table([][]string{
+		{"serial number", orUnknown(id.Serial)}, {"meter type", orUnknown(id.Type)},
+		{"model", orUnknown(id.Model)}, {"software revision", orUnknown(id.Revision)},
+	})
+}
+
+// register is one register as the verbs print it.
+type register struct {
+	ID          uint16    `json:"id"`
+	Name        string    `json:"name"`
+	Description string    `json:"description"`
+	Value       kmp.Value `json:"value"`
+	Unit        string    `json:"unit"`
+}
+
+// describe puts a register into words. A value that cannot be what its unit
+// promises is unknown; the problem goes to standard error.
+func (p program) describe(r kmp.Register) register {
+	known := catalog.Lookup(r.ID)
+	value, err := catalog.Value(r)
+	if err != nil {
+		fmt.Fprintln(p.err, err)
+	}
+	unit, _ := catalog.LookupUnit(r.Unit)
+	return register{r.ID, known.Name, known.Description, value, unit.Symbol}
+}
+
+func (r register) row() []string {
+	value := "-"
+	if r.Value != nil {
+		value = r.Value.String()
+	}
+	return []string{fmt.Sprint(r.ID), r.Name, value, r.Unit}
+}
+
+func (p program) read(ctx context.Context, args []string) error {
+	fs, asJSON := newFlags("read")
+	args, err := p.parse(fs, args, 1, -1)
+	if err != nil {
+		return err
+	}
+	var ids []uint16
+	for _, word := range args[1:] {
+		for name := range strings.SplitSeq(word, ",") {
+			r, ok := catalog.ByName(name)
+			if !ok {
+				return usagef("register %q is not known; an id such as 60 or 0x3C, or a name of docs/registers.md", name)
+			}
+			ids = append(ids, r.ID)
+		}
+	}
+	c, m, err := p.open(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	id, err := identify(ctx, c, m)
+	if err != nil {
+		return err
+	}
+	if len(ids) == 0 {
+		ids = m.Registers
+	}
+	if len(ids) == 0 {
+		ids = bridge.UsualRegisters(id.model)
+	}
+	registers, err := c.GetRegister(ctx, m.Address, ids...)
+	if err != nil {
+		return err
+	}
+	result := struct {
+		Serial      *string    `json:"serial"`
+		Time        time.Time  `json:"time"`
+		Registers   []register `json:"registers"`
+		Unsupported []uint16   `json:"unsupported"`
+	}{id.Serial, time.Now().UTC().Truncate(time.Second), []register{}, []uint16{}}
+	for _, id := range ids {
+		i := slices.IndexFunc(registers, func(r kmp.Register) bool { return r.ID == id })
+		if i < 0 {
+			result.Unsupported = append(result.Unsupported, id)
+			continue
+		}
+		result.Registers = append(result.Registers, p.describe(registers[i]))
+	}
+	if *asJSON {
+		return p.printJSON(result)
+	}
+	var rows [][]string
+	for _, r := range result.Registers {
+		rows = append(rows, r.row())
+	}
+	for _, id := range result.Unsupported {
+		fmt.Fprintf(p.err, "register %d (%s) is not supported by this meter\n", id, catalog.Lookup(id).Name)
+	}
+	return p.table(rows)
+}
+
+func (p program) decode(_ context.Context, args []string) error {
+	fs, asJSON := newFlags("decode")
+	args, err := p.parse(fs, args, 1, -1)
+	if err != nil {
+		return err
+	}
+	text := strings.NewReplacer(" ", "", "\n", "", "\r", "", "\t", "", ":", "", ",", "", "0x", "", `\x`, "").Replace(strings.Join(args, " "))
+	wire, err := hex.DecodeString(text)
+	if err != nil {
+		return usagef("%q is not hexadecimal: %w", strings.Join(args, " "), err)
+	}
+	for _, frame := range splitFrames(wire) {
+		if err := p.explain(frame, *asJSON); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// splitFrames cuts a capture, such as an echo and the answer behind it, after each
+// stop byte. What is not a frame is left for the decoder to refuse.
+func splitFrames(wire []byte) [][]byte {
+	var frames [][]byte
+	for len(wire) > 0 {
+		end := slices.Index(wire, kmp.Stop) + 1
+		if wire[0] == kmp.Ack {
+			end = 1
+		}
+		if end == 0 {
+			end = len(wire)
+		}
+		frames = append(frames, wire[:end])
+		wire = wire[end:]
+	}
+	return frames
+}
+
+func (p program) explain(wire []byte, asJSON bool) error {
+	f, err := kmp.DecodeFrame(wire)
+	if errors.Is(err, kmp.ErrAck) {
+		if asJSON {
+			return p.printJSON(map[string]any{"direction": "from_meter", "acknowledgement": true})
+		}
+		return p.table([][]string{{"direction", "from_meter"}, {"acknowledgement", "06"}})
+	}
+	if err != nil {
+		return fmt.Errorf("% X: %w", wire, err)
+	}
+	m, err := kmp.DecodeMessage(f)
+	if err != nil && !errors.Is(err, kmp.ErrUnknownCommand) {
+		return fmt.Errorf("% X: %w", wire, err)
+	}
+	fields := map[string]any{}
+	rows := [][]string{
+		{"direction", f.Direction.String()},
+		{"address", fmt.Sprintf("%d (%02X)", f.Address, byte(f.Address))},
+		{"command", fmt.Sprintf("%s (%02X)", f.Command, byte(f.Command))},
+	}
+	add := func(key, value string) {
+		fields[key] = value
+		rows = append(rows, []string{strings.ReplaceAll(key, "_", " "), value})
+	}
+	switch m := m.(type) {
+	case nil:
+		add("data", fmt.Sprintf("%X", f.Data))
+	case *kmp.GetTypeAnswer:
+		add("meter_type", fmt.Sprintf("%04X", m.MeterType))
+		add("software_revision", m.Revision.String())
+		if model, ok := catalog.ModelByType(m.MeterType); ok {
+			add("model", model.Title)
+		}
+	case *kmp.GetSerialNoAnswer:
+		add("serial", fmt.Sprint(m.SerialNo))
+	case *kmp.GetRegisterRequest:
+		type asked struct {
+			ID          uint16 `json:"id"`
+			Name        string `json:"name"`
+			Description string `json:"description"`
+		}
+		list := []asked{}
+		for _, id := range m.IDs {
+			r := catalog.Lookup(id)
+			list = append(list, asked{id, r.Name, r.Description})
+			rows = append(rows, []string{fmt.Sprintf("register %d", id), r.Name})
+		}
+		fields["registers"] = list
+	case *kmp.GetRegisterAnswer:
+		list := []register{}
+		for _, r := range m.Registers {
+			d := p.describe(r)
+			list = append(list, d)
+			rows = append(rows, []string{fmt.Sprintf("register %d", r.ID), strings.Join(d.row()[1:], " ")})
+		}
+		fields["registers"] = list
+	}
+	if asJSON {
+		fields["direction"], fields["address"], fields["command"] = f.Direction.String(), f.Address, f.Command.String()
+		return p.printJSON(fields)
+	}
+	return p.table(rows)
+}
+
+func (p program) simulate(ctx context.Context, args []string) error {
+	fs := flag.NewFlagSet("simulate", flag.ContinueOnError)
+	listen := fs.String("listen", "", "serve TCP at `URL` (tcp://127.0.0.1:2002 unless -pty is given)")
+	pty := fs.String("pty", "", "serve a pseudo terminal and put a link to it at `PATH`")
+	var cfg sim.Config
+	cfg.RegisterFlags(fs)
+	if _, err := p.parse(fs, args, 0, 0); err != nil {
+		return err
+	}
+	if *listen == "" && *pty == "" {
+		*listen = "tcp://127.0.0.1:2002"
+	}
+	meter, err := sim.New(cfg)
+	if err != nil {
+		return usageError{err}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	failed := make(chan error, 2)
+	serve := func(f func() error) {
+		wg.Go(func() {
+			if err := f(); err != nil {
+				failed <- err
+				cancel()
+			}
+		})
+	}
+	if *listen != "" {
+		u, err := url.Parse(*listen)
+		if err != nil || u.Scheme != "tcp" && u.Scheme != "socket" || u.Host == "" {
+			return usagef("-listen %q: should be tcp://host:port", *listen)
+		}
+		l, err := net.Listen("tcp", u.Host)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(p.out, "tcp://%s\n", l.Addr())
+		serve(func() error { return meter.ServeListener(ctx, l) })
+	}
+	if *pty != "" {
+		line, name, err := sim.OpenPTY(*pty)
+		if err != nil {
+			return err
+		}
+		defer line.Close()
+		fmt.Fprintln(p.out, name)
+		serve(func() error { return meter.Serve(ctx, line) })
+	}
+	wg.Wait()
+	select {
+	case err := <-failed:
+		return err
+	default:
+		return nil
+	}
+}
