@@ -277,7 +277,15 @@ func (g *guardConn) next() error {
 		if size > maxCommandBytes+2+maxTopicBytes {
 			return g.skip(size)
 		}
-		ok = size >= 2 && first&0x06 != 0x06
+		topic, err := g.in.Peek(2)
+		if err != nil {
+			return unexpected(err)
+		}
+		least := 2 + int(binary.BigEndian.Uint16(topic))
+		if first&0x06 != 0 {
+			least += 2 // the packet's identifier
+		}
+		ok = size >= least && first&0x06 != 0x06
 	case packetPuback, packetPubrec, packetPubrel, packetPubcomp, packetUnsuback:
 		ok = size == 2
 	case packetSuback:

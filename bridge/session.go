@@ -37,7 +37,8 @@ const (
 	stableLife = 10 * time.Second // a connection that lived as long makes the pauses short again
 
 	shortLife  = 5 * time.Second // three connections in a row that lived no longer
-	shortLives = 3               // are not an accident
+	shortLives = 3               // are not an accident,
+	longLife   = 2 * lastPause   // until one lives as long as this
 
 	drainTime    = time.Second            // when stopping: for everything due
 	farewellTime = 400 * time.Millisecond // then for the bridge's own offline alone
@@ -119,7 +120,7 @@ func (s *Session) Run(ctx context.Context) error {
 				return nil
 			}
 			s.failed(u, lived, err)
-			if lived >= stableLife {
+			if lived >= stableLife && s.short < shortLives {
 				failures = 0
 			}
 			if lived > 0 {
@@ -193,14 +194,20 @@ func (s *Session) connection(ctx context.Context, u *url.URL) (lived time.Durati
 	sending := newSender(client, s.box)
 	defer sending.stop()
 
-	select {
-	case err := <-lost:
-		return max(time.Since(start), 1), err
-	case err := <-sending.failed:
-		return max(time.Since(start), 1), firstReason(lost, err)
-	case <-ctx.Done():
-		clean = s.farewell(sending, lost)
-		return time.Since(start), ctx.Err()
+	settled := time.NewTimer(longLife)
+	defer settled.Stop()
+	for {
+		select {
+		case err := <-lost:
+			return max(time.Since(start), 1), err
+		case err := <-sending.failed:
+			return max(time.Since(start), 1), firstReason(lost, err)
+		case <-settled.C:
+			s.settled(u)
+		case <-ctx.Done():
+			clean = s.farewell(sending, lost)
+			return time.Since(start), ctx.Err()
+		}
 	}
 }
 
@@ -431,8 +438,9 @@ func (s *Session) failed(u *url.URL, lived time.Duration, err error) {
 	message := "MQTT broker cannot be reached"
 	if lived > 0 {
 		message, advice = "MQTT connection lost, connecting again", ""
-		s.short++
-		if lived > shortLife {
+		if lived <= shortLife {
+			s.short++
+		} else if s.short < shortLives {
 			s.short = 0
 		}
 		// That a broker which has just gone does not answer is no news.
@@ -443,7 +451,7 @@ func (s *Session) failed(u *url.URL, lived time.Duration, err error) {
 		level = slog.LevelDebug
 	}
 	s.said[broker+reason] = true
-	if s.short > shortLives {
+	if lived > 0 && s.short >= shortLives {
 		level = slog.LevelDebug
 	}
 	attrs := []any{"broker", broker, "reason", reason}
@@ -451,7 +459,7 @@ func (s *Session) failed(u *url.URL, lived time.Duration, err error) {
 		attrs = append(attrs, "advice", advice)
 	}
 	s.log.Log(context.Background(), level, message, append(attrs, "error", err)...)
-	if lived > 0 && s.short == shortLives {
+	if lived > 0 && lived <= shortLife && s.short == shortLives {
 		attrs := []any{
 			"broker", broker, "client_id", s.cfg.ClientID,
 			"advice", "another program may use this client id: set MQTT_CLIENT_ID; or the broker refuses a message: see its log",
@@ -480,6 +488,14 @@ func (s *Session) restored(u *url.URL) {
 		s.log.Warn("MQTT messages dropped during the outage, the oldest events and answers", "count", dropped-s.reported)
 		s.reported = dropped
 	}
+}
+
+// settled tells the log that a connection lasts, when it has been told that they do not.
+func (s *Session) settled(u *url.URL) {
+	if s.short >= shortLives {
+		s.log.Info("MQTT connection lasts again", "broker", redactURL(u.String()), "client_id", s.cfg.ClientID)
+	}
+	s.short = 0
 }
 
 // Reasons of a failure that have the same cause, a broker that is gone.
