@@ -339,7 +339,7 @@ func TestSensor(t *testing.T) {
 		if c := str("entity_category"); c != "" {
 			got = append(got, c)
 		}
-		if e["enabled_by_default"] == false {
+		if enabled, set := e["enabled_by_default"].(bool); set && !enabled {
 			got = append(got, disabled)
 		}
 		if !slices.Equal(got, tt.want) {
@@ -576,9 +576,8 @@ func FuzzMeter(f *testing.F) {
 		d := house()
 		d.Serial, d.Name, d.Model, d.Revision, d.StateTopic, d.BridgeStateTopic, d.Version = serial, name, model, revision, state, bridge, version
 		b, err := discovery.Meter(d, []discovery.Measurement{measurement(id, kmp.Unit(unit), decimals)})
-		var fieldErr *discovery.FieldError
 		if err != nil {
-			if !errors.As(err, &fieldErr) {
+			if _, ok := errors.AsType[*discovery.FieldError](err); !ok {
 				t.Fatal(err)
 			}
 			return
@@ -595,9 +594,8 @@ func FuzzBridge(f *testing.F) {
 	classes := readClasses(f)
 	f.Fuzz(func(t *testing.T, base, version string) {
 		b, err := discovery.Bridge(discovery.BridgeDevice{BaseTopic: base, Version: version})
-		var fieldErr *discovery.FieldError
 		if err != nil {
-			if !errors.As(err, &fieldErr) {
+			if _, ok := errors.AsType[*discovery.FieldError](err); !ok {
 				t.Fatal(err)
 			}
 			return
