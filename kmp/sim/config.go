@@ -297,9 +297,9 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 		c.Speed = v
 		return err
 	})
-	text, parse := duration(&c.Integration, minIntegration, maxIntegration)
+	text, interval := duration(&c.Integration, minIntegration, maxIntegration)
 	set("integration", "simulated `TIME` between changes of the values", allowedIntegration, text, func(s string) error {
-		if err := parse(s); err != nil || c.Integration%time.Second != 0 {
+		if err := interval(s); err != nil || c.Integration%time.Second != 0 {
 			return errValue
 		}
 		return nil
@@ -317,11 +317,11 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 		return err
 	})
 	truth("pace", "let bytes take their time on the line, in both directions", &c.Paced)
-	text, parse = duration(&c.ByteTime, 1, maxByteTime)
+	text, parse := duration(&c.ByteTime, 1, maxByteTime)
 	set("byte-time", "`TIME` of one byte when paced", allowedByteTime, text, parse)
-	text, parse = duration(&c.Turnaround, 0, 0)
+	text, turnaround := duration(&c.Turnaround, 0, 0)
 	set("turnaround", "`TIME` from a request to its answer", allowedDuration, text, func(s string) error {
-		err := parse(s)
+		err := turnaround(s)
 		if err == nil && c.Turnaround == 0 {
 			c.Turnaround = noTurnaround
 		}
