@@ -110,21 +110,26 @@ func TestSerialReadDeadline(t *testing.T) {
 func TestSerialReadInterrupted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		line := slowLine(&slowDevice{silent: time.Hour, give: "a"})
-		ended := make(chan error)
-		go func() {
-			_, err := line.Read(make([]byte, 1))
-			ended <- err
-		}()
-		time.Sleep(time.Second + time.Millisecond) // fake time: Read waits, in the middle of a slice
-		start := time.Now()
-		if err := line.SetReadDeadline(start); err != nil {
-			t.Fatal(err)
-		}
-		if err := <-ended; !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("Read: %v, want os.ErrDeadlineExceeded", err)
-		}
-		if late := time.Since(start); late > slice {
-			t.Errorf("Read ended after %v", late)
+		for _, before := range []time.Time{{}, time.Now().Add(time.Minute)} {
+			if err := line.SetReadDeadline(before); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error)
+			go func() {
+				_, err := line.Read(make([]byte, 1))
+				ended <- err
+			}()
+			time.Sleep(time.Second + time.Millisecond) // fake time: Read waits, in the middle of a slice
+			start := time.Now()
+			if err := line.SetReadDeadline(start); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-ended; !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("Read: %v, want os.ErrDeadlineExceeded", err)
+			}
+			if late := time.Since(start); late > slice {
+				t.Errorf("Read ended after %v", late)
+			}
 		}
 	})
 }

@@ -25,20 +25,12 @@ func (p *parser) sim(model, query string) {
 		p.fail("bad options %q: %w", query, err)
 		return
 	}
-	if _, err := newMeter(model, values); err != nil {
+	if _, err := sim.ParseConfig(model, values); err != nil {
 		p.errs = append(p.errs, each(err)...)
 		return
 	}
 	p.target.Model = model
 	p.target.Options = values.Encode()
-}
-
-func newMeter(model string, values url.Values) (*sim.Meter, error) {
-	config, err := sim.ParseConfig(model, values)
-	if err != nil {
-		return nil, err
-	}
-	return sim.New(config)
 }
 
 // each takes joined errors apart: they would fill a line each, and a URL's errors stand on one.
@@ -67,16 +59,24 @@ func each(err error) []error {
 
 // openSim makes the meter and a line to it. Both live until the line is closed, whatever becomes of ctx.
 func openSim(ctx context.Context, t Target) (kmp.Line, error) {
-	values, err := url.ParseQuery(t.Options)
-	if err != nil {
-		return nil, &Error{Op: "open", Line: t.String(), Err: fmt.Errorf("bad options: %w", err)}
-	}
-	meter, err := newMeter(t.Model, values)
+	meter, err := newMeter(t)
 	if err != nil {
 		return nil, &Error{Op: "open", Line: t.String(), Err: err}
 	}
 	ctx, end := context.WithCancel(context.WithoutCancel(ctx))
 	return &simLine{line: meter.Line(ctx), name: t.String(), end: end}, nil
+}
+
+func newMeter(t Target) (*sim.Meter, error) {
+	values, err := url.ParseQuery(t.Options)
+	if err != nil {
+		return nil, fmt.Errorf("bad options: %w", err)
+	}
+	config, err := sim.ParseConfig(t.Model, values)
+	if err != nil {
+		return nil, err
+	}
+	return sim.New(config)
 }
 
 // simLine ends its meter when it is closed.

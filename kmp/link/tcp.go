@@ -50,11 +50,11 @@ func dialAdvice(err error) string {
 	)
 	switch {
 	case errors.As(err, &dns) && dns.IsNotFound:
-		return "host not found: check the spelling, or write its IP address"
+		return "check the host's name, or write its IP address"
 	case errors.As(err, &dns):
 		return "the name server did not answer: check the network, or write the IP address"
 	case isRefused(err):
-		return "connection refused: check the port, that the serial server (ser2net or the like) is running, and that no other client has its port if it takes one only"
+		return "check the port, that the serial server (ser2net or the like) is running, and that no other client has its port if it takes one only"
 	case isUnreachable(err):
 		return "no way to that address: check the address and this machine's network"
 	case errors.As(err, &timeout) && timeout.Timeout():

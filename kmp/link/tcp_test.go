@@ -200,10 +200,10 @@ func TestTCPCancelled(t *testing.T) {
 
 func TestDialAdvice(t *testing.T) {
 	tests := map[string]error{
-		"host not found": &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "cellar", IsNotFound: true}},
-		"name server":    &net.OpError{Op: "dial", Err: &net.DNSError{Err: "i/o timeout", Name: "cellar", IsTimeout: true}},
-		"no answer":      &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded},
-		"check":          errors.New("else"),
+		"host's name": &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "cellar", IsNotFound: true}},
+		"name server": &net.OpError{Op: "dial", Err: &net.DNSError{Err: "i/o timeout", Name: "cellar", IsTimeout: true}},
+		"no answer":   &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded},
+		"check":       errors.New("else"),
 	}
 	for want, err := range tests {
 		if got := dialAdvice(err); !strings.Contains(got, want) {
