@@ -36,8 +36,8 @@ const (
 	leastPause = 100 * time.Millisecond
 	stableLife = 10 * time.Second // a connection that lived as long makes the pauses short again
 
-	shortLife  = 5 * time.Second // three connections in a row that lived no longer
-	shortLives = 3               // are not an accident,
+	shortLife  = 5 * time.Second // three connections one straight after the other that lived no
+	shortLives = 3               // longer are not an accident,
 	longLife   = 2 * lastPause   // until one lives as long as this
 
 	drainTime    = time.Second            // when stopping: for everything due
@@ -447,8 +447,13 @@ func (s *Session) failed(u *url.URL, lived time.Duration, err error) {
 		for _, known := range []string{reasonRefused, reasonTimeout, reasonClosed, reasonUnreachable} {
 			s.said[broker+known] = true
 		}
-	} else if s.said[broker+reason] {
-		level = slog.LevelDebug
+	} else {
+		if s.said[broker+reason] {
+			level = slog.LevelDebug
+		}
+		if s.short < shortLives {
+			s.short = 0 // the broker itself is away: nobody throws us out
+		}
 	}
 	s.said[broker+reason] = true
 	if lived > 0 && s.short >= shortLives {

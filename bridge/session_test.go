@@ -751,3 +751,34 @@ func TestPauses(t *testing.T) {
 		}
 	}
 }
+
+// A broker that comes and goes is no second program with our client id.
+func TestSessionRestartsAreNoFight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.start()
+		for range 10 {
+			h.awaitConnected()
+			h.b.down(true)
+			time.Sleep(3 * time.Minute)
+			h.b.down(false)
+		}
+		h.awaitConnected()
+		if told := h.logs.lines("MQTT_CLIENT_ID"); told != nil {
+			t.Errorf("log: %q", told)
+		}
+		if lost, connected := len(h.logs.lines("WARN")), len(h.logs.lines("MQTT connected")); lost != 10 || connected != 11 {
+			t.Errorf("%d losses and %d connects in the log", lost, connected)
+		}
+	})
+}
+
+func TestClientLog(t *testing.T) {
+	var logs logBuffer
+	l := clientLog{logs.logger(slog.LevelDebug), "error"}
+	l.Println("net", "broken")
+	l.Printf("%s\n", "pipe")
+	if got := logs.lines("level=DEBUG"); len(got) != 2 || !strings.Contains(got[0], `text="net broken"`) || !strings.Contains(got[1], "text=pipe") {
+		t.Errorf("log: %q", got)
+	}
+}
