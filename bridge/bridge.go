@@ -29,6 +29,8 @@ import (
 
 const (
 	healthEvery = time.Minute
+	// infoPause gathers changes of bridge/info into one message.
+	infoPause = 50 * time.Millisecond
 	// stopLimit is how long the end waits for lines that do not let go, so that the
 	// farewell still fits into two seconds.
 	stopLimit = 300 * time.Millisecond
@@ -89,30 +91,32 @@ type bridge struct {
 	roster  *roster
 	pollers []*poller
 	session *Session
+	infoDue chan struct{} // holds a token when bridge/info has changed
 }
 
 func newBridge(cfg Config, deps Deps) *bridge {
 	b := &bridge{
-		cfg: cfg, deps: deps, box: NewOutbox(),
+		cfg: cfg, deps: deps, box: NewOutbox(), infoDue: make(chan struct{}, 1),
 		topics: topics{base: cfg.MQTT.Topic, discovery: cfg.MQTT.HAPrefix},
 		roster: newRoster(cfg.Meters),
 	}
 	start := time.Now()
+	pollers := make(map[string]*poller, len(cfg.Meters)) // by line
 	for i, m := range cfg.Meters {
-		j := slices.IndexFunc(b.pollers, func(p *poller) bool { return p.line == m.Line })
-		if j < 0 {
-			j = len(b.pollers)
-			b.pollers = append(b.pollers, &poller{
+		p := pollers[m.Line]
+		if p == nil {
+			p = &poller{
 				line: m.Line, shown: redactURL(m.Line), wishes: newWishes(), roster: b.roster, dial: deps.Dial,
 				put: b.put, info: b.info, topics: b.topics, each: cfg.Values, announce: cfg.Discovery,
 				version: deps.Version, log: deps.Log, started: start, count: len(cfg.Meters),
-			})
+			}
+			pollers[m.Line] = p
+			b.pollers = append(b.pollers, p)
 		}
-		p := b.pollers[j]
 		d := &device{cfg: m, index: i, seen: make(map[uint16]bool), absent: make(map[uint16]int)}
 		d.status = status{meter: Meter{Name: m.Name, Label: m.Label, Line: p.shown}, interval: m.Interval}
 		if model, ok := catalog.ModelByName(m.Model); ok {
-			d.status.meter.Model = model.Title
+			d.model, d.status.meter.Model = model.Name, model.Title
 		}
 		b.roster.settle(i, p.wishes, len(p.devices), d.status)
 		p.devices = append(p.devices, d)
@@ -142,7 +146,15 @@ func (b *bridge) put(msgs ...Message) {
 	}
 }
 
+// info has bridge/info published soon: once for many changes at a time.
 func (b *bridge) info() {
+	select {
+	case b.infoDue <- struct{}{}:
+	default:
+	}
+}
+
+func (b *bridge) putInfo() {
 	b.put(infoMessage(b.topics, b.deps, b.deps.Level.Level(), b.roster.statuses(), b.cfg.Redacted()))
 }
 
@@ -199,22 +211,38 @@ func (b *bridge) run(ctx context.Context) error {
 	return err
 }
 
-// watch publishes the bridge's health until ctx ends.
+// watch publishes the bridge's own messages until ctx ends.
 func (b *bridge) watch(ctx context.Context) {
 	ticker := time.NewTicker(healthEvery)
 	defer ticker.Stop()
+	info := time.NewTimer(infoPause)
+	defer info.Stop()
+	pending := true
+	b.putHealth()
 	for {
-		box := b.box.Stats()
-		b.put(healthMessage(b.topics, health{
-			now: time.Now(), started: b.deps.Started, memory: memory(),
-			queue: box.Due + box.InFlight, dropped: box.Dropped, connected: b.session.Connected(),
-		}, b.roster.statuses()))
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+			b.putHealth()
+		case <-b.infoDue:
+			if !pending {
+				pending = true
+				info.Reset(infoPause)
+			}
+		case <-info.C:
+			pending = false
+			b.putInfo()
 		}
 	}
+}
+
+func (b *bridge) putHealth() {
+	box := b.box.Stats()
+	b.put(healthMessage(b.topics, health{
+		now: time.Now(), started: b.deps.Started, memory: memory(),
+		queue: box.Due + box.InFlight, dropped: box.Dropped, connected: b.session.Connected(),
+	}, b.roster.statuses()))
 }
 
 // memory is what the Go runtime holds of the operating system's memory, in bytes.

@@ -239,13 +239,13 @@ type lab struct {
 	done   chan error
 
 	mu   sync.Mutex
-	seen []miniPublish // everything that was published, in order
+	seen map[string][]string // everything that was published, by topic, in order
 }
 
 // newLab prepares a bridge; meters maps a line, or line and "@address", to its meter.
 func newLab(t *testing.T, meters map[string]*testMeter, environ ...string) *lab {
 	t.Helper()
-	l := &lab{t: t, broker: newMiniBroker(t)}
+	l := &lab{t: t, broker: newMiniBroker(t), seen: make(map[string][]string)}
 	l.lines = testLines{
 		ends: make(map[string]map[kmp.Address]*testMeter), down: make(map[string]bool), hangs: make(map[string]bool),
 		open: make(map[string]net.Conn), dials: make(map[string]int),
@@ -266,10 +266,10 @@ func newLab(t *testing.T, meters map[string]*testMeter, environ ...string) *lab 
 	}
 	l.cfg = c
 	l.cfg.MQTT.Dial = l.broker.dial
-	l.broker.subscribeFunc("#", func(topic, payload string, retain bool) {
+	l.broker.subscribeFunc("#", func(topic, payload string, _ bool) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.seen = append(l.seen, miniPublish{topic: topic, payload: payload, retain: retain})
+		l.seen[topic] = append(l.seen[topic], payload)
 	})
 	return l
 }
@@ -324,13 +324,7 @@ func (l *lab) want(topic, payload string) {
 func (l *lab) sent(topic string) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var list []string
-	for _, m := range l.seen {
-		if m.topic == topic {
-			list = append(list, m.payload)
-		}
-	}
-	return list
+	return l.seen[topic]
 }
 
 // events are the types of the events so far, with their meter.

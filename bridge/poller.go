@@ -36,8 +36,8 @@ const (
 	// openLimit bounds the opening of a line: a host that swallows packets would
 	// hold its dialer for minutes.
 	openLimit = 10 * time.Second
-	// reopenAfter failed readings in a row close a line that still seems open: half-open
-	// connections and stuck adapters come back that way.
+	// reopenAfter failed readings in a row, with no meter of the line answering, close a line
+	// that still seems open: half-open connections and stuck adapters come back that way.
 	reopenAfter = 3
 	// absentAfter answers without a register it is not asked for any more, until the line
 	// is opened again.
@@ -216,6 +216,7 @@ type device struct {
 	confirm    bool // ask for the serial number before the next reading
 	confirmed  time.Time
 	serial     uint32
+	model      string // name in package catalog; empty: unknown
 
 	keys   []announced
 	last   []Value         // of the newest good reading
@@ -339,7 +340,7 @@ func (p *poller) readUsual(ctx context.Context, d *device) {
 	p.wishes.begin(position)
 
 	var result outcome
-	reading, err := p.visit(ctx, d, p.usual(d))
+	reading, err := p.visit(ctx, d, nil)
 	switch {
 	case ctx.Err() != nil:
 		err = errStopped
@@ -418,19 +419,19 @@ func (p *poller) usual(d *device) []uint16 {
 }
 
 // visit has one exchange with a meter: it opens the line where need be, makes sure who
-// is there, and reads registers.
-func (p *poller) visit(ctx context.Context, d *device, ids []uint16) (Reading, error) {
+// is there, and reads the chosen registers, or the usual ones if there are none.
+func (p *poller) visit(ctx context.Context, d *device, chosen []uint16) (Reading, error) {
 	d.status.duration = 0
 	if err := p.open(ctx); err != nil {
 		return Reading{}, err
 	}
-	requests := (len(ids)+kmp.MaxRegisters)/kmp.MaxRegisters + 2
+	requests := max(len(chosen), len(p.usual(d)))/kmp.MaxRegisters + 4 // and those that identify
 	limited, cancel := context.WithTimeout(ctx, time.Duration(requests)*(2*p.timeout()+5*time.Second))
 	defer cancel()
 
 	began := time.Now()
 	before := p.conn.Stats()
-	values, err := p.exchange(limited, d, ids)
+	values, err := p.exchange(limited, d, chosen)
 	after := p.conn.Stats()
 	d.status.checksum += after.ChecksumErrors - before.ChecksumErrors
 	d.status.echo = after.Echo
@@ -439,7 +440,7 @@ func (p *poller) visit(ctx context.Context, d *device, ids []uint16) (Reading, e
 		if ctx.Err() == nil {
 			d.confirm = true
 			p.silence++
-			if p.lost(err) || p.silence >= reopenAfter {
+			if p.lost(err) || p.silence >= reopenAfter && p.allSilent(d) {
 				p.log.Debug("line closed", "line", p.shown, "error", err)
 				p.hangUp()
 			}
@@ -456,6 +457,11 @@ func (p *poller) lost(err error) bool {
 	var identity *identityError
 	return !errors.Is(err, kmp.ErrNoReply) && !errors.Is(err, kmp.ErrCodec) && !errors.Is(err, kmp.ErrForeign) &&
 		!errors.Is(err, kmp.ErrAck) && !errors.As(err, &identity)
+}
+
+// allSilent reports whether no meter of the line answers, with d just failing.
+func (p *poller) allSilent(d *device) bool {
+	return !slices.ContainsFunc(p.devices, func(o *device) bool { return o != d && o.failures == 0 })
 }
 
 // timeout is the longest of the line's meters': they share one client.
@@ -518,25 +524,29 @@ func (b frameBytes) LogValue() slog.Value { return slog.StringValue(fmt.Sprintf(
 
 // exchange makes sure who is there and reads registers. A meter that was exchanged since
 // the last time is introduced before its values count.
-func (p *poller) exchange(ctx context.Context, d *device, ids []uint16) ([]Value, error) {
+func (p *poller) exchange(ctx context.Context, d *device, chosen []uint16) ([]Value, error) {
 	if !d.identified || d.confirm || time.Since(d.confirmed) >= confirmEvery {
 		if err := p.identify(ctx, d); err != nil {
 			return nil, err
 		}
 	}
-	values, again, err := p.registers(ctx, d, ids)
+	values, again, err := p.registers(ctx, d, chosen)
 	if again && err == nil {
 		if err := p.identify(ctx, d); err != nil {
 			return nil, err
 		}
-		values, _, err = p.registers(ctx, d, ids)
+		values, _, err = p.registers(ctx, d, chosen)
 	}
 	return values, err
 }
 
 // registers reads registers. Again says that another meter may have answered than the one
 // that is known.
-func (p *poller) registers(ctx context.Context, d *device, ids []uint16) (values []Value, again bool, err error) {
+func (p *poller) registers(ctx context.Context, d *device, chosen []uint16) (values []Value, again bool, err error) {
+	ids := chosen
+	if ids == nil {
+		ids = p.usual(d)
+	}
 	asked := ids
 	rides := len(ids)%kmp.MaxRegisters != 0 && !slices.Contains(ids, serialRegister) && d.absent[serialRegister] < absentAfter
 	if rides {
@@ -610,6 +620,7 @@ func (p *poller) identify(ctx context.Context, d *device) error {
 		name = text
 	}
 	if err := p.roster.claim(d.index, name, text); err != nil {
+		d.identified = false
 		return &identityError{err.Error()}
 	}
 	meter := Meter{Name: name, Label: d.cfg.Label, Serial: text, Line: p.shown}
@@ -626,22 +637,20 @@ func (p *poller) identify(ctx context.Context, d *device) error {
 	default:
 		p.log.Debug("meter does not tell its type", "meter", name, "error", err)
 	}
-	if known {
-		meter.Model = model.Title
-		d.cfg.Model = model.Name
-	}
-	changed := d.identified
+	d.model, meter.Model = model.Name, model.Title
 	d.identified, d.confirm, d.confirmed, d.serial = true, false, time.Now(), serial
-	d.keys, d.last = nil, nil
-	clear(d.seen)
-	clear(d.absent)
 	d.status.meter = meter
-	d.status.retained = nil
+	if former.Serial != text {
+		d.keys, d.last = nil, nil
+		clear(d.seen)
+		clear(d.absent)
+		d.status.retained = nil
+		if former.Serial != "" {
+			p.exchanged(d, former)
+		}
+	}
 	p.roster.update(d.index, d.status)
 	p.info()
-	if changed {
-		p.exchanged(d, former)
-	}
 	p.log.Info("meter found", "meter", name, "serial", text, "model", meter.Model, "software", meter.Revision, "line", p.shown)
 	return nil
 }

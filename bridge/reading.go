@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -311,11 +312,19 @@ func infoMessage(t topics, deps Deps, level slog.Level, meters []status, setting
 		LogLevel string            `json:"log_level"`
 		Meters   []meter           `json:"meters"`
 		Settings map[string]string `json:"settings"`
-	}{deps.Version, deps.Commit, timeText(deps.Started), levelName(level), []meter{}, settings}
+		LeftOut  int               `json:"meters_left_out,omitempty"` // too many for one message
+	}{deps.Version, deps.Commit, timeText(deps.Started), levelName(level), []meter{}, settings, 0}
 	for _, s := range meters {
 		info.Meters = append(info.Meters, meter{optional(s.meter.Name), optional(s.meter.Serial), optional(s.meter.Model), s.meter.Line})
 	}
-	return Message{Topic: t.bridge("info"), Payload: encodeJSON(info), Retain: true, Rank: RankState}
+	payload := encodeJSON(info)
+	if len(payload) > maxPayloadBytes {
+		info.LeftOut, info.Meters = len(info.Meters), []meter{}
+		info.Settings = maps.Clone(settings)
+		delete(info.Settings, "METERS")
+		payload = encodeJSON(info)
+	}
+	return Message{Topic: t.bridge("info"), Payload: payload, Retain: true, Rank: RankState}
 }
 
 // health is the bridge's own condition.
@@ -351,7 +360,7 @@ func healthMessage(t topics, h health, meters []status) Message {
 		}
 		list[name] = meter{s.online, s.ok, s.failed, reasons, optionalTime(s.lastReading), seconds(s.duration), s.checksum, s.echo}
 	}
-	payload := encodeJSON(struct {
+	report := struct {
 		Time      string           `json:"time"`
 		Uptime    float64          `json:"uptime_s"`
 		Memory    uint64           `json:"memory_bytes"`
@@ -359,7 +368,14 @@ func healthMessage(t topics, h health, meters []status) Message {
 		Dropped   uint64           `json:"dropped"`
 		Connected bool             `json:"connected"`
 		Meters    map[string]meter `json:"meters"`
-	}{timeText(h.now), seconds(h.now.Sub(h.started).Truncate(time.Second)), h.memory, h.queue, h.dropped, h.connected, list})
+		LeftOut   int              `json:"meters_left_out,omitempty"` // too many for one message
+	}{timeText(h.now), seconds(h.now.Sub(h.started).Truncate(time.Second)), h.memory, h.queue, h.dropped, h.connected, list, 0}
+	payload := encodeJSON(report)
+	if len(payload) > maxPayloadBytes {
+		report.LeftOut = len(list)
+		clear(list)
+		payload = encodeJSON(report)
+	}
 	return Message{Topic: t.bridge("health"), Payload: payload, Retain: true, Rank: RankState}
 }
 
