@@ -56,7 +56,7 @@ done
 echo "== demo"
 docker compose --profile demo up --detach --wait
 expect '"energy_' -R -t 'kmp2mqtt/+'
-expect '"components"' -t 'homeassistant/device/+/config'
+expect '"identifiers":["kmp_' -t 'homeassistant/device/+/config'
 docker compose restart --timeout 5 mosquitto
 expect '"energy_' -R -t 'kmp2mqtt/+'
 
@@ -88,7 +88,7 @@ grep -q -F 'Connected to broker' <<<"$log" || fail "Node-RED did not reach the b
 
 echo "== serial port"
 CGO_ENABLED=0 go build -o "$work/kmp2mqtt" .
-"$work/kmp2mqtt" simulate -pty "$work/meter" 2>"$work/simulate.log" &
+"$work/kmp2mqtt" simulate -pty "$work/meter" >"$work/simulate.log" 2>&1 &
 simulator=$!
 for _ in $(seq 50); do
   [ ! -e "$work/meter" ] || break
