@@ -138,21 +138,24 @@ func DecodePhysical(dst, wire []byte) (Direction, []byte, error) {
 	if wire[last] != Stop {
 		return dir, dst, &FrameError{Physical, last, &BoundaryError{"stop", Stop, wire[last]}}
 	}
-	from := len(dst)
+	from, run := len(dst), 1 // wire[run:i] stands for itself and is copied at once
 	for i := 1; i < last; i++ {
 		b := wire[i]
-		if reserved[b] {
-			if b != escape {
-				return dir, dst[:from], &FrameError{Physical, i, errUnstuffed}
-			}
-			i++
-			if b = ^wire[i]; !reserved[b] {
-				return dir, dst[:from], &FrameError{Physical, i, &StuffingError{wire[i]}}
-			}
+		if !reserved[b] {
+			continue
+		}
+		if b != escape {
+			return dir, dst[:from], &FrameError{Physical, i, errUnstuffed}
+		}
+		dst = append(dst, wire[run:i]...)
+		i++
+		if b = ^wire[i]; !reserved[b] {
+			return dir, dst[:from], &FrameError{Physical, i, &StuffingError{wire[i]}}
 		}
 		dst = append(dst, b)
+		run = i + 1
 	}
-	return dir, dst, nil
+	return dir, append(dst, wire[run:last]...), nil
 }
 
 // errUnstuffed is a reserved byte inside a frame. A sender escapes these, so the
@@ -352,23 +355,32 @@ func (r *Reader) drop(at int, reason error) error {
 // command and data (5512-447 section 3.2).
 func CRC16(p []byte) uint16 {
 	var crc uint16
+	for len(p) >= 8 { // the eight look-ups do not wait for one another
+		crc = crcTable[7][p[0]^byte(crc>>8)] ^ crcTable[6][p[1]^byte(crc)] ^
+			crcTable[5][p[2]] ^ crcTable[4][p[3]] ^ crcTable[3][p[4]] ^
+			crcTable[2][p[5]] ^ crcTable[1][p[6]] ^ crcTable[0][p[7]]
+		p = p[8:]
+	}
 	for _, b := range p {
-		crc = crc<<8 ^ crcTable[byte(crc>>8)^b]
+		crc = crc<<8 ^ crcTable[0][byte(crc>>8)^b]
 	}
 	return crc
 }
 
-var crcTable = func() (t [256]uint16) {
-	for i := range t {
-		crc := uint16(i) << 8
-		for range 8 {
-			if crc&0x8000 != 0 {
-				crc = crc<<1 ^ 0x1021
-			} else {
-				crc <<= 1
+// crcTable[n][b] is the CRC of b and n bytes of 0 after it.
+var crcTable = func() (t [8][256]uint16) {
+	for b := range 256 {
+		crc := uint16(b) << 8
+		for n := range t {
+			for range 8 {
+				if crc&0x8000 != 0 {
+					crc = crc<<1 ^ 0x1021
+				} else {
+					crc <<= 1
+				}
 			}
+			t[n][b] = crc
 		}
-		t[i] = crc
 	}
 	return t
 }()
