@@ -23,6 +23,7 @@ install_debian() {
     command -v sudo >/dev/null || fail "needs root or sudo to install: ${packages[*]}"
     root=(sudo)
   fi
+  echo "installing ${packages[*]}"
   # The tests start their own broker and serial server. Debian would start one of each at once, and again at every boot:
   # policy-rc.d forbids the first, the disabling below the second.
   local policy=/usr/sbin/policy-rc.d made=
@@ -49,7 +50,6 @@ install_debian() {
 if [ ${#packages[@]} -gt 0 ]; then
   command -v apt-get >/dev/null ||
     fail "this is not Debian or Ubuntu: please install, under your system's names: ${packages[*]}"
-  echo "installing ${packages[*]}"
   install_debian
 fi
 
