@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"kmp2mqtt/kmp"
+	"kmp2mqtt/kmp/sim"
 )
 
 // turnaround is the time that a testMeter takes to answer.
@@ -156,6 +157,7 @@ type testLines struct {
 	hangs map[string]bool // opening takes for ever
 	open  map[string]net.Conn
 	dials map[string]int
+	sims  map[string]*sim.Meter // where a simulated meter stands instead
 }
 
 // dial opens a line over net.Pipe.
@@ -175,6 +177,10 @@ func (l *testLines) dial(ctx context.Context, line string) (kmp.Line, error) {
 	}
 	near, far := net.Pipe()
 	l.open[line] = far
+	if m := l.sims[line]; m != nil {
+		go m.Serve(context.Background(), far)
+		return near, nil
+	}
 	meters := l.ends[line]
 	go func() {
 		defer far.Close()
@@ -533,6 +539,63 @@ func TestBridgeDay(t *testing.T) {
 		if h.Uptime < 86300 || h.Memory == 0 || h.Queue == nil || h.Meters["a"].OK < 140 ||
 			h.Meters["b"].Reasons["no_reply"] == 0 || h.Meters["e"].Reasons["line_closed"] == 0 {
 			t.Errorf("%+v", h)
+		}
+	})
+}
+
+// TestBridgeSimulatedDay reads a house for a day over a line as bad as they come.
+func TestBridgeSimulatedDay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, err := sim.New(sim.Config{Serial: 12345678, Seed: 1, Paced: true, Faults: sim.Faults{
+			Echo: true, Noise: 0.1, StrayBytes: 0.1, Lost: 0.05, Late: 0.02, Corrupted: 0.05, Truncated: 0.05, Duplicated: 0.05, MissingRegisters: []uint16{113},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := newLab(t, nil, "METERS=house=sim://403", "READ_INTERVAL=5m")
+		l.lines.sims = map[string]*sim.Meter{"sim://403": m}
+		l.start()
+		l.pass(24 * time.Hour)
+		states := l.sent("kmp2mqtt/house")
+		if len(states) < 24*12-30 {
+			t.Errorf("%d readings in a day", len(states))
+		}
+		var energy, volume, hours float64
+		first := ""
+		for _, payload := range states {
+			var s struct {
+				Time   string
+				Energy *float64 `json:"energy_gj"`
+				Volume *float64 `json:"volume_m3"`
+				Hours  *float64 `json:"operating_hours_h"`
+				Supply *float64 `json:"supply_temperature_c"`
+			}
+			if err := json.Unmarshal([]byte(payload), &s); err != nil {
+				t.Fatalf("%s: %v", payload, err)
+			}
+			if s.Energy == nil || s.Volume == nil || s.Hours == nil || s.Supply == nil {
+				t.Fatalf("a value is missing: %s", payload)
+			}
+			if *s.Energy < energy || *s.Volume < volume || *s.Hours < hours || *s.Supply < 20 || *s.Supply > 120 {
+				t.Errorf("no house is like that: %s", payload)
+			}
+			energy, volume, hours = *s.Energy, *s.Volume, *s.Hours
+			if keys := strings.Join(members(t, []byte(payload)), " "); first == "" {
+				first = keys
+			} else if keys != first {
+				t.Errorf("the keys changed from %s to %s", first, keys)
+			}
+			if strings.Contains(payload, "info_events") {
+				t.Errorf("a register that the meter lacks: %s", payload)
+			}
+		}
+		d := l.diagnostics("house")
+		if d.ReadsOK != len(states) || d.ReadsFailed == 0 || !strings.Contains(l.retained("kmp2mqtt/house/diagnostics"), `"echo":true`) {
+			t.Errorf("%+v after %d states: %s", d, len(states), l.retained("kmp2mqtt/house/diagnostics"))
+		}
+		l.want("kmp2mqtt/house/availability", "online")
+		if health := l.retained("kmp2mqtt/bridge/health"); !regexp.MustCompile(`"crc_errors":[1-9]`).MatchString(health) {
+			t.Errorf("no checksum error in %s", health)
 		}
 	})
 }
