@@ -589,9 +589,9 @@ func tlsAlert(err error, alerts ...string) bool {
 // LogClient lets the MQTT client library tell log, at debug level, what it finds. It sets package variables of the
 // library: call it once, before any session.
 func LogClient(log *slog.Logger) {
-	mqtt.CRITICAL = clientLog{log, "critical"}
-	mqtt.ERROR = clientLog{log, "error"}
-	mqtt.WARN = clientLog{log, "warning"}
+	mqtt.CRITICAL = clientLog{log, "critical"} //nolint:reassign // the library has no other way
+	mqtt.ERROR = clientLog{log, "error"}       //nolint:reassign // as above
+	mqtt.WARN = clientLog{log, "warning"}      //nolint:reassign // as above
 }
 
 type clientLog struct {
