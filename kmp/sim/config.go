@@ -225,13 +225,21 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 		fs.Var(&option{name: name, allowed: allowed, text: def, parse: parse, bare: true}, name, usage)
 	}
 	truth := func(name, usage string, p *bool) {
-		bare(name, usage, allowedBool, strconv.FormatBool(*p), func(s string) (err error) {
+		text := ""
+		if *p {
+			text = "true"
+		}
+		bare(name, usage, allowedBool, text, func(s string) (err error) {
 			*p, err = strconv.ParseBool(s)
 			return err
 		})
 	}
 	chance := func(p *float64) (string, func(string) error) {
-		return formatFloat(*p), func(s string) error {
+		text := ""
+		if *p > 0 {
+			text = formatFloat(*p)
+		}
+		return text, func(s string) error {
 			v, err := strconv.ParseFloat(s, 64)
 			if always, isBool := parseBool(s); isBool {
 				v, err = 0, nil
@@ -247,7 +255,11 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 		}
 	}
 	duration := func(p *time.Duration, least, most time.Duration) (string, func(string) error) {
-		return max(*p, 0).String(), func(s string) error {
+		text := ""
+		if *p != 0 {
+			text = max(*p, 0).String()
+		}
+		return text, func(s string) error {
 			d, err := time.ParseDuration(s)
 			if err == nil && (d < least || most > 0 && d > most) {
 				return errValue
@@ -374,7 +386,7 @@ type option struct {
 	parse         func(string) error
 }
 
-// String returns the value as it was set, or the default.
+// String returns the value as it was set, or the default; "" for what is off.
 func (o *option) String() string { return o.text }
 
 // Set parses a value. Errors name the option and what it may be.

@@ -11,16 +11,18 @@
 // against it, sets back at night, and draws hot water when people do. Volume and
 // temperatures are what is integrated; everything else follows from them, so that
 // energy = volume × (T1 − T2) × 4.15 MJ/(m³·K) and E8 − E9 agree to the last digit.
-// The meter was installed 830 days before the simulation starts and has lived
-// through them in the same way.
+// The meter was installed two years before the last first of August and has lived
+// through that time in the same way.
 //
-// All values are a function of the configuration and of the simulated time that has
-// passed, computed with integers on a fixed grid of integration intervals. So two
+// All values are a function of the seed, the model and the simulated time, computed
+// with integers on a fixed grid: the multiples of the integration interval. So two
 // meters of the same configuration agree whenever they are read, and however often
-// each was read before. Steps are computed when somebody looks: ten days take about
-// five milliseconds, a year under a quarter of a second. Only the clock (registers
-// 1002, 1003, 348) moves between the steps of the grid. It shows standard time, as
-// meters do; register 348 adds daylight saving time and says so.
+// each was read before; one that is started again later goes on where it would be
+// (what is older than yesterday is integrated in larger steps, so after a day some
+// last digits differ). Steps are computed when somebody looks: ten days take about
+// three milliseconds, a year a tenth of a second. Only the clock (registers 1002,
+// 1003, 348) moves between the steps of the grid. It shows standard time, as meters
+// do; register 348 adds daylight saving time and says so.
 //
 // Time comes from package time alone, so the whole simulation runs on the fake clock
 // of testing/synctest.

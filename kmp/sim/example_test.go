@@ -27,7 +27,7 @@ func ExampleMeter_Line() {
 		fmt.Println(r.ID, value)
 	}
 	// Output:
-	// 60 214.359
-	// 68 1996.34
-	// 86 69.47
+	// 60 215.429
+	// 68 2006.48
+	// 86 68.96
 }

@@ -8,8 +8,6 @@ const (
 	year = 31556952 // the mean Gregorian year
 	day  = 86400
 
-	// installedBefore is how long the meter has hung there when the simulation starts.
-	installedBefore = 830 * day
 	// pastStep is the grid on which the time before the start is integrated.
 	pastStep = 600
 
@@ -210,20 +208,40 @@ type state struct {
 	year      period
 }
 
-// newState is the state of a meter after its past, at t.
-func newState(seed uint64, t, step int64) state {
-	s := state{house: newHouse(seed), t: t - installedBefore, installed: t - installedBefore}
+// newState is the state at the last step of the grid before t, of a meter that was
+// installed two years before the last first of August. All steps are multiples of dt
+// since 1970; only what is older than yesterday is integrated in larger ones.
+func newState(seed uint64, t, dt int64) state {
+	began := installation(t)
+	s := state{house: newHouse(seed), t: began, installed: began}
 	s.inert = [2]int64{3500_000, 2800_000}
 	s.hour = s.t / 3600
 	s.month.ends, s.year.ends = monthEnd(s.t), yearEnd(s.t)
-	for s.t+pastStep <= t-step {
+	for yesterday := (t/day - 1) * day; s.t < yesterday; {
 		s.step(pastStep)
 	}
-	if rest := t - step - s.t; rest > 0 {
-		s.step(rest)
+	if late := s.t % dt; late > 0 {
+		s.step(dt - late)
 	}
-	s.step(step)
+	s.advance(t, dt)
 	return s
+}
+
+// advance takes the steps of the grid that are complete at t.
+func (s *state) advance(t, dt int64) {
+	for s.t+dt <= t {
+		s.step(dt)
+	}
+}
+
+// installation is when the meter was installed that is read at t.
+func installation(t int64) int64 {
+	d := time.Unix(t, 0).UTC()
+	y := d.Year()
+	if d.Month() < time.August {
+		y--
+	}
+	return time.Date(y-2, time.August, 1, 0, 0, 0, 0, time.UTC).Unix()
 }
 
 // step lets the house live for dt seconds.

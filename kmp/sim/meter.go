@@ -23,11 +23,11 @@ type Meter struct {
 
 	local    *time.Location // where the house stands
 	standard *time.Location // the same without daylight saving time
+	offset   int64          // of standard, in seconds east of Greenwich
 	began    time.Time      // when, in real time, the simulation started
 
 	mu     sync.Mutex
 	state  state
-	steps  int64     // taken since the start
 	awake  time.Time // when the meter was woken last; zero: not served yet
 	served uint64    // lines so far
 }
@@ -72,7 +72,8 @@ func New(cfg Config) (*Meter, error) {
 		offset -= 3600
 	}
 	m.standard = time.FixedZone("", offset)
-	m.state = newState(cfg.Seed, start.Unix()+int64(offset), int64(cfg.Integration/time.Second))
+	m.offset = int64(offset)
+	m.state = newState(cfg.Seed, start.Unix()+m.offset, int64(cfg.Integration/time.Second))
 	return m, nil
 }
 
@@ -113,12 +114,9 @@ func (m *Meter) registers(ids []uint16) []kmp.Register {
 // advance brings the state to the last step of the grid and returns the simulated
 // time. m.mu is held.
 func (m *Meter) advance() time.Time {
-	elapsed := m.elapsed()
-	dt := int64(m.config.Integration / time.Second)
-	for due := int64(elapsed / m.config.Integration); m.steps < due; m.steps++ {
-		m.state.step(dt)
-	}
-	return m.config.Start.Add(elapsed)
+	now := m.Now()
+	m.state.advance(now.Unix()+m.offset, int64(m.config.Integration/time.Second))
+	return now
 }
 
 // Registers returns the ids of the registers that the meter answers, in ascending order.
