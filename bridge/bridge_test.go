@@ -243,6 +243,7 @@ type lab struct {
 	began  time.Time
 	cancel context.CancelFunc
 	done   chan error
+	tap    func(Message)
 
 	mu   sync.Mutex
 	seen map[string][]string // everything that was published, by topic, in order
@@ -286,7 +287,7 @@ func (l *lab) start() {
 	l.level.Set(l.cfg.LogLevel)
 	go func() {
 		l.done <- Run(ctx, l.cfg, Deps{
-			Dial: l.lines.dial, Level: &l.level, Version: "0.1.0", Commit: "abc", Started: l.began,
+			Dial: l.lines.dial, Tap: l.tap, Level: &l.level, Version: "0.1.0", Commit: "abc", Started: l.began,
 			Log: slog.New(slog.NewTextHandler(&l.logs, &slog.HandlerOptions{Level: &l.level})),
 		})
 	}()

@@ -1,0 +1,53 @@
+package bridge
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// topicRow documents one topic below the base.
+type topicRow struct {
+	topic    string // with <meter>, <key> and <verb> for what varies
+	sent     bool   // by the bridge; else it is a command
+	retained bool
+	payload  string // in Markdown, with ~ for the code mark
+}
+
+// topicRows is the table of topics in README.md and docs/topics.md. A test holds what a
+// running bridge publishes against it.
+func topicRows() []topicRow {
+	return []topicRow{
+		{"<meter>", true, true, `the state: ~{"time":"2026-11-21T07:45:01Z","energy_gj":227.445,"power_kw":6.4,...}~`},
+		{"<meter>/availability", true, true, `~online~ or ~offline~`},
+		{"<meter>/diagnostics", true, true, `after each reading, good or not: ~serial~, ~model~, ~software_revision~, ~line~, ~interval_s~, ~last_reading~, ~last_error~, ~reads_ok~, ~reads_failed~, ~read_duration_s~, ~echo~`},
+		{"<meter>/get", false, false, `empty: read now. ~{"registers":["energy",80,"0x4A"],"transaction":"x"}~: read those`},
+		{"<meter>/set", false, false, `~{"interval":"10m"}~`},
+		{"<meter>/response", true, false, `the answer to get and set: ~{"status":"ok","data":{...},"transaction":"x"}~ or ~{"status":"error","error":"...","data":{}}~`},
+		{"<meter>/<key>", true, true, `with ~MQTT_VALUES=true~: one value as plain text`},
+		{"bridge/state", true, true, `~online~ or ~offline~; also the last will`},
+		{"bridge/info", true, true, `version, commit, started, log level, meters (name, serial, model, line), settings with secrets redacted`},
+		{"bridge/health", true, true, `every minute: uptime, memory, queue, and per meter reads by reason, last good read, its duration, checksum errors, echo`},
+		{"bridge/event", true, false, `~{"time","type","meter","data"}~: ~meter_online~, ~meter_offline~, ~meter_changed~, ~info_code~, ~unit_changed~`},
+		{"bridge/request/<verb>", false, false, `~read~ (a meter's name, or ~{"meter":"house"}~), ~discovery~ (announce again), ~log_level~ (~debug~, ~info~, ~warn~, ~error~)`},
+		{"bridge/response/<verb>", true, false, `the answer, as above`},
+	}
+}
+
+// WriteTopicsTable writes the topics as a table in Markdown.
+func WriteTopicsTable(w io.Writer) error {
+	b := bufio.NewWriter(w)
+	fmt.Fprint(b, "| topic | sent by | retained | payload |\n|---|---|---|---|\n")
+	for _, r := range topicRows() {
+		by, retained := "you", "never"
+		if r.sent {
+			by, retained = "bridge", "no"
+		}
+		if r.retained {
+			retained = "yes"
+		}
+		fmt.Fprintf(b, "| `kmp2mqtt/%s` | %s | %s | %s |\n", r.topic, by, retained, strings.ReplaceAll(r.payload, "~", "`"))
+	}
+	return b.Flush()
+}
