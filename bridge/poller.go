@@ -404,7 +404,7 @@ func UsualRegisters(model string) []uint16 {
 func (p *poller) usual(d *device) []uint16 {
 	ids := d.cfg.Registers
 	if len(ids) == 0 {
-		ids = UsualRegisters(d.cfg.Model)
+		ids = UsualRegisters(d.model)
 	}
 	var asked []uint16
 	for _, id := range ids {
@@ -689,7 +689,7 @@ func (p *poller) succeed(d *device, r Reading) []byte {
 	d.keys, news, changes = announce(d.keys, r.Values, p.usual(d))
 	var msgs []Message
 	if p.announce && (news || len(d.status.retained) == 0) {
-		msg, err := meterDiscovery(p.topics, r.Meter, d.keys, p.version)
+		msg, err := meterDiscovery(p.topics, r.Meter, d.keys, p.version, p.roster.shortest(d.index))
 		if err != nil {
 			p.log.Error("cannot announce the meter to Home Assistant", "meter", name, "error", err)
 		} else {

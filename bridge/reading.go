@@ -268,7 +268,9 @@ func diagnosticsMessage(t topics, s status) Message {
 }
 
 // meterDiscovery is the message by which Home Assistant learns of a meter.
-func meterDiscovery(t topics, m Meter, keys []announced, version string) (Message, error) {
+// meterDiscovery announces a meter to Home Assistant; shortest is the least interval
+// that may be set for it.
+func meterDiscovery(t topics, m Meter, keys []announced, version string, shortest time.Duration) (Message, error) {
 	name := m.Label
 	if name == "" {
 		name = m.Name
@@ -281,6 +283,7 @@ func meterDiscovery(t topics, m Meter, keys []announced, version string) (Messag
 		BridgeStateTopic:  t.bridge("state"),
 		GetTopic:          t.meter(m.Name, "get"),
 		SetTopic:          t.meter(m.Name, "set"),
+		ShortestInterval:  shortest,
 	}, measurements(keys))
 	return Message{Topic: t.meterDiscovery(m.Serial), Payload: payload, Retain: true, Rank: RankDiscovery}, err
 }
