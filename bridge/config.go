@@ -675,6 +675,9 @@ func parseMeter(word string, parseLine func(string) (string, time.Duration, erro
 		seen[key] = true
 		switch key {
 		case "interval", "registers", "address", "timeout", "model", "label":
+			if key == "address" && strings.HasPrefix(base, "sim://") {
+				rest = append(rest, part) // a simulated meter has to know its address as well
+			}
 		default:
 			rest = append(rest, part)
 			continue
