@@ -207,17 +207,25 @@ func (p program) version(_ context.Context, args []string) error {
 // settings parses the environment. missing lists the devices that are not there
 // now; the bridge waits for such a device, so they are a mistake only beside others.
 func (p program) settings(environ []string) (cfg bridge.Config, missing []string, err error) {
-	host, _ := os.Hostname() // only makes the client id easier to recognise
+	host, _ := os.Hostname() // only keeps the client ids of two machines apart
+	lines := make(map[string]string)
 	cfg, err = bridge.ParseConfig(environ, bridge.ParseOptions{
 		Hostname: host,
 		ParseLine: func(raw string) (string, time.Duration, error) {
 			t, err := link.Parse(raw)
-			if err == nil && t.Device != "" {
+			if err != nil {
+				return "", 0, err
+			}
+			if other, ok := lines[t.Endpoint()]; ok && other != t.String() && t.Scheme != link.SchemeSim {
+				return "", 0, fmt.Errorf("%s is set up in another way by another meter: %s; one line has one set of options", t, other)
+			}
+			lines[t.Endpoint()] = t.String()
+			if t.Device != "" {
 				if _, err := os.Stat(t.Device); errors.Is(err, fs.ErrNotExist) {
 					missing = append(missing, fmt.Sprintf("METERS: %s does not exist; plug the optical head in, and see ls /dev/serial/by-id", t.Device))
 				}
 			}
-			return t.String(), t.ByteTime(), err
+			return t.String(), t.ByteTime(), nil
 		},
 	})
 	if err != nil {
@@ -340,7 +348,7 @@ The broker is %[1]s:%[2]s. Try, in another terminal:
   mosquitto_sub -h %[1]s -p %[2]s -v -t '%[3]s/#'             everything, as it comes
   mosquitto_pub -h %[1]s -p %[2]s -t %[3]s/house/get -n        read now
   mosquitto_pub -h %[1]s -p %[2]s -t %[3]s/house/get -m '{"registers":["energy","max_flow_year",0x4A]}'
-  mosquitto_pub -h %[1]s -p %[2]s -t %[3]s/house/set -m '{"interval":"1s"}'
+  mosquitto_pub -h %[1]s -p %[2]s -t %[3]s/house/set -m '{"interval":"10s"}'
 
 Home Assistant finds the meter by itself when it uses this broker. Ctrl-C ends the demo.
 
