@@ -153,8 +153,13 @@ func (c Config) check() error {
 		option string
 		p      float64
 	}{
-		{"noise", c.Faults.Noise}, {"stray", c.Faults.StrayBytes}, {"lost", c.Faults.Lost}, {"late", c.Faults.Late},
-		{"corrupted", c.Faults.Corrupted}, {"truncated", c.Faults.Truncated}, {"duplicated", c.Faults.Duplicated},
+		{"noise", c.Faults.Noise},
+		{"stray", c.Faults.StrayBytes},
+		{"lost", c.Faults.Lost},
+		{"late", c.Faults.Late},
+		{"corrupted", c.Faults.Corrupted},
+		{"truncated", c.Faults.Truncated},
+		{"duplicated", c.Faults.Duplicated},
 	} {
 		wrong(chance.p >= 0 && chance.p <= 1, chance.option, chance.p, allowedChance)
 	}

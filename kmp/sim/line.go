@@ -20,7 +20,7 @@ const buffered = 64 << 10
 // client reads io.EOF.
 func (m *Meter) Line(ctx context.Context) kmp.Line {
 	in, out := newWire(), newWire()
-	go m.Serve(ctx, &end{in: out, out: in}) // its errors are those of the line, and this one has none
+	go func() { _ = m.Serve(ctx, &end{in: out, out: in}) }() // its errors are those of the line, and this one has none
 	return &end{in: in, out: out}
 }
 
@@ -36,8 +36,8 @@ func (e *end) Write(p []byte) (int, error) { return e.out.write(p) }
 
 // Close ends the line for both sides; what has been written can still be read.
 func (e *end) Close() error {
-	e.in.close(os.ErrClosed, io.ErrClosedPipe)
-	e.out.close(io.EOF, os.ErrClosed)
+	e.in.set(&e.in.unread)
+	e.out.set(&e.out.ended)
 	return nil
 }
 
@@ -46,7 +46,7 @@ func (e *end) Close() error {
 func (e *end) SetReadDeadline(t time.Time) error {
 	e.in.mu.Lock()
 	defer e.in.mu.Unlock()
-	if e.in.readErr == os.ErrClosed {
+	if e.in.unread {
 		return os.ErrClosed
 	}
 	e.in.deadline = t
@@ -60,8 +60,8 @@ type wire struct {
 	news     chan struct{} // closed at the next change
 	bytes    []byte
 	deadline time.Time
-	readErr  error // what a read returns when the line is closed
-	writeErr error
+	unread   bool // its reader has closed the line
+	ended    bool // its writer has
 }
 
 func newWire() *wire { return &wire{news: make(chan struct{})} }
@@ -72,23 +72,22 @@ func (w *wire) changed() {
 	w.news = make(chan struct{})
 }
 
-func (w *wire) close(readErr, writeErr error) {
+// set sets one of the wire's flags.
+func (w *wire) set(flag *bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.readErr == nil || readErr == os.ErrClosed {
-		w.readErr = readErr
-	}
-	if w.writeErr == nil || writeErr == os.ErrClosed {
-		w.writeErr = writeErr
-	}
+	*flag = true
 	w.changed()
 }
 
 func (w *wire) write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.writeErr != nil {
-		return 0, w.writeErr
+	switch {
+	case w.ended:
+		return 0, os.ErrClosed
+	case w.unread:
+		return 0, io.ErrClosedPipe
 	}
 	w.bytes = append(w.bytes, p[:min(len(p), buffered-len(w.bytes))]...)
 	w.changed()
@@ -123,14 +122,16 @@ func (w *wire) take(p []byte) (n int, news <-chan struct{}, deadline time.Time, 
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
-	case w.readErr == os.ErrClosed:
-		return 0, nil, deadline, w.readErr
+	case w.unread:
+		return 0, nil, deadline, os.ErrClosed
 	case !w.deadline.IsZero() && !time.Now().Before(w.deadline):
 		return 0, nil, deadline, os.ErrDeadlineExceeded
 	case len(w.bytes) > 0:
 		n = copy(p, w.bytes)
 		w.bytes = append(w.bytes[:0], w.bytes[n:]...)
 		return n, nil, deadline, nil
+	case w.ended:
+		return 0, nil, deadline, io.EOF
 	}
-	return 0, w.news, w.deadline, w.readErr
+	return 0, w.news, w.deadline, nil
 }

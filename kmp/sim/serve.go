@@ -99,7 +99,7 @@ func (m *Meter) ServeListener(ctx context.Context, l net.Listener) error {
 			return fmt.Errorf("sim: accept a client on %s: %w", l.Addr(), err)
 		}
 		clients.Go(func() {
-			m.Serve(ctx, conn) // how one client's connection broke does not matter to the meter
+			_ = m.Serve(ctx, conn) // how one client's connection broke does not matter to the meter
 			<-free
 		})
 	}

@@ -163,21 +163,19 @@ func TestServeTurnaround(t *testing.T) {
 }
 
 func TestServeSilence(t *testing.T) {
-	good := func(t *testing.T) []byte { return request(t, 60) }
-	frame := func(cmd kmp.Command, data ...byte) func(*testing.T) []byte {
-		return func(*testing.T) []byte { return kmp.AppendFrame(nil, kmp.ToMeter, kmp.HeatMeter, cmd, data) }
+	good := request(t, 60)
+	badCRC := slices.Clone(good)
+	badCRC[len(good)-2] ^= 1
+	frame := func(cmd kmp.Command, data ...byte) []byte {
+		return kmp.AppendFrame(nil, kmp.ToMeter, kmp.HeatMeter, cmd, data)
 	}
-	for name, wire := range map[string]func(*testing.T) []byte{
-		"bad CRC": func(t *testing.T) []byte {
-			w := good(t)
-			w[len(w)-2] ^= 1
-			return w
-		},
-		"foreign address":     func(*testing.T) []byte { return kmp.AppendFrame(nil, kmp.ToMeter, 0x7F, kmp.CmdGetType, nil) },
+	for name, wire := range map[string][]byte{
+		"bad CRC":             badCRC,
+		"foreign address":     kmp.AppendFrame(nil, kmp.ToMeter, kmp.LoggerTop, kmp.CmdGetType, nil),
 		"unknown command":     frame(0xA0),
-		"answer's start byte": func(t *testing.T) []byte { return append([]byte{0x40}, good(t)[1:]...) },
-		"odd escape":          func(*testing.T) []byte { return []byte{0x80, 0x3F, 0x10, 0x1B, 0x00, 0x0D} },
-		"lone escape":         func(*testing.T) []byte { return []byte{0x80, 0x3F, 0x10, 0x01, 0x00, 0x3C, 0xB2, 0x1B, 0x0D} },
+		"answer's start byte": append([]byte{0x40}, good[1:]...),
+		"odd escape":          {0x80, 0x3F, 0x10, 0x1B, 0x00, 0x0D},
+		"lone escape":         {0x80, 0x3F, 0x10, 0x01, 0x00, 0x3C, 0xB2, 0x1B, 0x0D},
 		"no registers":        frame(kmp.CmdGetRegister, 0),
 		"no count":            frame(kmp.CmdGetRegister),
 		"nine registers":      frame(kmp.CmdGetRegister, append([]byte{9}, make([]byte, 18)...)...),
@@ -185,14 +183,14 @@ func TestServeSilence(t *testing.T) {
 		"count too small":     frame(kmp.CmdGetRegister, 1, 0, 60, 0, 68),
 		"type with data":      frame(kmp.CmdGetType, 1),
 		"serial with data":    frame(kmp.CmdGetSerialNo, 1, 2),
-		"no stop byte":        func(t *testing.T) []byte { w := good(t); return w[:len(w)-1] },
-		"nothing":             func(*testing.T) []byte { return nil },
-		"only a start byte":   func(*testing.T) []byte { return []byte{0x80} },
+		"no stop byte":        good[:len(good)-1],
+		"nothing":             nil,
+		"only a start byte":   {0x80},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := newClient(t, Config{Integration: still})
-				c.send(wire(t))
+				c.send(wire)
 				if _, got := c.listen(5 * time.Second); len(got) != 0 {
 					t.Errorf("it answered % X", got)
 				}
@@ -554,7 +552,7 @@ func TestServeEnds(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Errorf("ctx ended: %v", err)
 		}
-		if _, err := here.Read(make([]byte, 1)); err != io.EOF {
+		if _, err := here.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("the line was left open: %v", err)
 		}
 	})
