@@ -60,6 +60,7 @@ func number(t testing.TB, id uint16, unit kmp.Unit, digits string) kmp.Register 
 
 // newTestMeter is a MULTICAL with a few of its registers.
 func newTestMeter(t testing.TB, serial uint32) *testMeter {
+	t.Helper()
 	m := &testMeter{serial: serial, registers: make(map[uint16]kmp.Register)}
 	m.set(
 		number(t, 60, kmp.UnitGJ, "227.445"), number(t, 68, kmp.UnitCubicMetre, "2131.93"), number(t, 74, kmp.UnitLitrePerH, "128"),
@@ -379,6 +380,7 @@ func (l *lab) diagnostics(meter string) (d struct {
 const usual = "REGISTERS=60,68,74,80,86,99,1004,124,123"
 
 func one(t *testing.T) (map[string]*testMeter, *testMeter) {
+	t.Helper()
 	m := newTestMeter(t, 80123456)
 	return map[string]*testMeter{"/dev/a": m}, m
 }
@@ -785,13 +787,13 @@ func TestBridgeInfoCode(t *testing.T) {
 func TestBridgeMeterExchanged(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
-		change func(t *testing.T, m *testMeter)
+		change kmp.Register // beside the serial number
 		regs   string
 	}{
 		// With room in the request the serial number rides along.
-		{"seen by its serial number", func(t *testing.T, m *testMeter) { m.set(number(t, 1001, kmp.UnitNumber, "99")) }, "REGISTERS=60,1004"},
+		{"seen by its serial number", number(t, 1001, kmp.UnitNumber, "99"), "REGISTERS=60,1004"},
 		// Without, a counter that runs backwards makes suspicious.
-		{"seen by its counters", func(t *testing.T, m *testMeter) { m.set(number(t, 1004, kmp.UnitHour, "3")) }, "REGISTERS=60,68,74,80,86,99,1004,124"},
+		{"seen by its counters", number(t, 1004, kmp.UnitHour, "3"), "REGISTERS=60,68,74,80,86,99,1004,124"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -804,8 +806,7 @@ func TestBridgeMeterExchanged(t *testing.T) {
 					t.Fatal("not announced")
 				}
 				m.change(func(m *testMeter) { m.serial = 99 })
-				tt.change(t, m)
-				m.set(number(t, 60, kmp.UnitGJ, "0.001"))
+				m.set(tt.change, number(t, 60, kmp.UnitGJ, "0.001"))
 				l.pass(time.Minute)
 				l.want("homeassistant/device/kmp_80123456/config", "")
 				if l.retained("homeassistant/device/kmp_99/config") == "" {
@@ -1008,8 +1009,12 @@ func TestSchedule(t *testing.T) {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	s := newSchedule(start, time.Minute, 1, 4)
 	for _, tt := range []struct{ at, want time.Duration }{
-		{-time.Hour, 15 * time.Second}, {0, 15 * time.Second}, {15*time.Second - 1, 15 * time.Second}, {15 * time.Second, 75 * time.Second},
-		{74 * time.Second, 75 * time.Second}, {24 * time.Hour, 24*time.Hour + 15*time.Second},
+		{-time.Hour, 15 * time.Second},
+		{0, 15 * time.Second},
+		{15*time.Second - 1, 15 * time.Second},
+		{15 * time.Second, 75 * time.Second},
+		{74 * time.Second, 75 * time.Second},
+		{24 * time.Hour, 24*time.Hour + 15*time.Second},
 	} {
 		if got := s.next(start.Add(tt.at)).Sub(start); got != tt.want {
 			t.Errorf("after %v comes %v, want %v", tt.at, got, tt.want)

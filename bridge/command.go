@@ -183,8 +183,7 @@ func decodeObject(payload []byte, allowed ...string) (o object, transaction json
 		return nil, nil, fmt.Errorf("bridge: the JSON is nested more than %d deep", maxDepth)
 	}
 	if err := json.Unmarshal(payload, &o); err != nil {
-		var syntax *json.SyntaxError
-		if errors.As(err, &syntax) {
+		if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 			return nil, nil, fmt.Errorf("bridge: malformed JSON at byte %d: %w", syntax.Offset, err)
 		}
 		return nil, nil, errors.New("bridge: the payload must be a JSON object such as {}")

@@ -57,8 +57,10 @@ func TestCommandGet(t *testing.T) {
 			{" \n", `{"status":"ok","data":{"time":"2000-01-01T00:01:05Z","energy_gj":227.445,"power_kw":7.0}}`},
 			{"{}", `{"status":"ok","data":{"time":"2000-01-01T00:01:10Z","energy_gj":227.445,"power_kw":7.0}}`},
 			{`{"transaction":"x"}`, `{"status":"ok","data":{"time":"2000-01-01T00:01:15Z","energy_gj":227.445,"power_kw":7.0},"transaction":"x"}`},
-			{`{"registers":["volume",80,"0x4A"],"transaction":{"a":[1,null]}}`,
-				`{"status":"ok","data":{"time":"2000-01-01T00:01:20Z","volume_m3":2131.93,"power_kw":7.0,"flow_l_h":128},"transaction":{"a":[1,null]}}`},
+			{
+				`{"registers":["volume",80,"0x4A"],"transaction":{"a":[1,null]}}`,
+				`{"status":"ok","data":{"time":"2000-01-01T00:01:20Z","volume_m3":2131.93,"power_kw":7.0,"flow_l_h":128},"transaction":{"a":[1,null]}}`,
+			},
 			{`{"registers":[371,"register_60"],"transaction":7}`, `{"status":"ok","data":{"time":"2000-01-01T00:01:25Z","energy_gj":227.445},"unsupported":[371],"transaction":7}`},
 			{`{"registers":[371]}`, `{"status":"ok","data":{"time":"2000-01-01T00:01:30Z"},"unsupported":[371]}`},
 		} {
@@ -416,8 +418,12 @@ func FuzzCommand(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, topic int, payload string) {
 		topics := []struct{ topic, reply string }{
-			{"house/get", "house/response"}, {"house/set", "house/response"}, {"attic/get", "attic/response"},
-			{"bridge/request/read", "bridge/response/read"}, {"bridge/request/log_level", "bridge/response/log_level"}, {"bridge/request/discovery", "bridge/response/discovery"},
+			{"house/get", "house/response"},
+			{"house/set", "house/response"},
+			{"attic/get", "attic/response"},
+			{"bridge/request/read", "bridge/response/read"},
+			{"bridge/request/log_level", "bridge/response/log_level"},
+			{"bridge/request/discovery", "bridge/response/discovery"},
 		}
 		b := newBridge(c, Deps{Level: new(slog.LevelVar), Log: slog.New(slog.DiscardHandler)})
 		var answers []string

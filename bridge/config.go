@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"maps"
 	"net"
 	"net/url"
 	"os"
@@ -148,11 +149,7 @@ func ParseConfig(environ []string, opts ParseOptions) (Config, error) {
 // Redacted returns the settings in force by the names of their variables, with
 // everything secret replaced. The map is the caller's own.
 func (c Config) Redacted() map[string]string {
-	m := make(map[string]string, len(c.shown))
-	for k, v := range c.shown {
-		m[k] = v
-	}
-	return m
+	return maps.Clone(c.shown)
 }
 
 // redacted stands for a secret.
@@ -390,7 +387,7 @@ func clip(s string) string {
 func (p *parser) mqtt(c *Config, raw settings) {
 	m := &c.MQTT
 	tlsURL := false
-	for _, word := range strings.Fields(raw.MQTTURL) {
+	for word := range strings.FieldsSeq(raw.MQTTURL) {
 		u, err := parseBrokerURL(word)
 		if err != nil {
 			p.fail("MQTT_URL", err)

@@ -58,8 +58,7 @@ func parse(t *testing.T, files map[string]string, environ ...string) (Config, []
 	}
 	var lines []string
 	for _, e := range joined.Unwrap() {
-		var ce *ConfigError
-		if !errors.As(e, &ce) {
+		if ce, ok := errors.AsType[*ConfigError](e); !ok {
 			t.Errorf("%v is not a ConfigError", e)
 		} else if !strings.HasPrefix(e.Error(), ce.Variable+": ") {
 			t.Errorf("%q does not begin with its variable", e)
@@ -261,8 +260,16 @@ func TestDistance(t *testing.T) {
 		a, b string
 		want int
 	}{
-		{"", "", 0}, {"a", "", 1}, {"abc", "abc", 0}, {"abc", "acb", 1}, {"abc", "xbc", 1}, {"abc", "ab", 1},
-		{"MQTT_PORT", "MQTT_TOPIC", 4}, {"METRES", "METERS", 1}, {"abcdef", "fedcba", 4}, {"a", "abcdefgh", 4},
+		{"", "", 0},
+		{"a", "", 1},
+		{"abc", "abc", 0},
+		{"abc", "acb", 1},
+		{"abc", "xbc", 1},
+		{"abc", "ab", 1},
+		{"MQTT_PORT", "MQTT_TOPIC", 4},
+		{"METRES", "METERS", 1},
+		{"abcdef", "fedcba", 4},
+		{"a", "abcdefgh", 4},
 	} {
 		if got := distance(tt.a, tt.b, 3); got != tt.want {
 			t.Errorf("distance(%q, %q) = %d, want %d", tt.a, tt.b, got, tt.want)

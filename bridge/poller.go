@@ -202,7 +202,7 @@ func (s schedule) next(t time.Time) time.Time {
 	if d < 0 {
 		return s.base
 	}
-	return s.base.Add((d/s.interval + 1) * s.interval)
+	return s.base.Add(d - d%s.interval + s.interval)
 }
 
 // device is what a poller knows of one of its meters. Only its goroutine touches it.
@@ -630,7 +630,7 @@ func (p *poller) identify(ctx context.Context, d *device) error {
 	case err == nil:
 		meter.Revision = answer.Revision.String()
 		if !known {
-			model, known = catalog.ModelByType(answer.MeterType)
+			model, _ = catalog.ModelByType(answer.MeterType)
 		}
 	case p.lost(err):
 		return err // the line went away in between; all is asked again next time
@@ -739,8 +739,7 @@ func discoveryOnly(msgs []Message) []Message {
 // it is have failed.
 func (p *poller) failDue(d *device, err error) {
 	p.fail(d, err)
-	var open *lineError
-	if !errors.As(err, &open) {
+	if _, open := errors.AsType[*lineError](err); !open {
 		return
 	}
 	now := time.Now()
