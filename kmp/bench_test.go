@@ -12,8 +12,14 @@ func answer8(t testing.TB) []byte {
 		value string
 		width int
 	}{
-		{60, UnitMWh, "55.006", 4}, {63, UnitMWh, "0.000", 4}, {80, UnitKW, "3.2", 2}, {86, UnitCelsius, "53.65", 2},
-		{87, UnitCelsius, "45.79", 2}, {89, UnitKelvin, "7.86", 2}, {74, UnitLitrePerH, "245", 2}, {68, UnitCubicMetre, "1875.56", 4},
+		{60, UnitMWh, "55.006", 4},
+		{63, UnitMWh, "0.000", 4},
+		{80, UnitKW, "3.2", 2},
+		{86, UnitCelsius, "53.65", 2},
+		{87, UnitCelsius, "45.79", 2},
+		{89, UnitKelvin, "7.86", 2},
+		{74, UnitLitrePerH, "245", 2},
+		{68, UnitCubicMetre, "1875.56", 4},
 	} {
 		register, err := NewRegister(r.id, r.unit, number(t, r.value), r.width)
 		if err != nil {

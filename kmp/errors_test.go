@@ -35,15 +35,18 @@ func TestErrors(t *testing.T) {
 		{&contextError{"register 60", &RangeError{"day", 32, 1, 31}}, "kmp: register 60: day is 32, should be 1 to 31", []error{ErrCodec}},
 		{
 			&ExchangeError{Command: CmdGetType, Address: HeatMeter, Request: request, Attempts: 2, Err: ErrNoReply},
-			"kmp: GetType at address 3F: no reply (sent 80 3F 01 05 8A 0D, nothing came)", []error{ErrNoReply},
+			"kmp: GetType at address 3F: no reply (sent 80 3F 01 05 8A 0D, nothing came)",
+			[]error{ErrNoReply},
 		},
 		{
 			&ExchangeError{Command: CmdGetType, Address: HeatMeter, Request: request, Received: request, Echo: true, Attempts: 2, Err: ErrNoReply},
-			"kmp: GetType at address 3F: no reply (sent 80 3F 01 05 8A 0D, only its echo came)", []error{ErrNoReply},
+			"kmp: GetType at address 3F: no reply (sent 80 3F 01 05 8A 0D, only its echo came)",
+			[]error{ErrNoReply},
 		},
 		{
 			&ExchangeError{Command: CmdGetType, Address: HeatMeter, Request: request, Received: []byte{0x40, 0x0D}, Attempts: 1, Err: &FrameError{DataLink, 0, &LengthError{"frame", 4, 0, true}}},
-			"kmp: GetType at address 3F: data link layer, byte 0: frame has 0 bytes, should have at least 4 (sent 80 3F 01 05 8A 0D, came 40 0D)", []error{ErrCodec, ErrTruncated},
+			"kmp: GetType at address 3F: data link layer, byte 0: frame has 0 bytes, should have at least 4 (sent 80 3F 01 05 8A 0D, came 40 0D)",
+			[]error{ErrCodec, ErrTruncated},
 		},
 	} {
 		if got := tt.err.Error(); got != tt.text {

@@ -60,8 +60,7 @@ func ExampleDecodeMessage() {
 // What a frame lacks is found by its type.
 func ExampleDecodeFrame() {
 	_, err := kmp.DecodeFrame(wire("40 3F 10 00 56 25 02 42 14 F4 69 DC 0D"))
-	var checksum *kmp.ChecksumError
-	if errors.As(err, &checksum) {
+	if checksum, ok := errors.AsType[*kmp.ChecksumError](err); ok {
 		fmt.Printf("computed %04X, found %04X\n", checksum.Want, checksum.Got)
 	}
 	fmt.Println(err)

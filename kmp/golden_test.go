@@ -75,6 +75,7 @@ func number(t testing.TB, s string) Decimal {
 }
 
 func golden(t testing.TB) map[string]goldenPair {
+	t.Helper()
 	n := func(s string) Decimal { t.Helper(); return number(t, s) }
 	ask := func(ids ...uint16) *GetRegisterRequest { return &GetRegisterRequest{ids} }
 	one := func(id uint16, unit Unit, width int, v Value) goldenRegisters {
