@@ -78,10 +78,7 @@ func ParseDecimal(s string) (Decimal, error) {
 	if strings.Trim(digits, "0123456789") != "" {
 		return syntax()
 	}
-	mantissa, ok := new(big.Int).SetString(digits, 10)
-	if !ok {
-		return syntax()
-	}
+	mantissa, _ := new(big.Int).SetString(digits, 10) // digits, at least one
 	return decimalFromBig(negative, mantissa, exponent)
 }
 
