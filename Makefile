@@ -34,10 +34,11 @@ fuzz: ## every fuzz target for FUZZTIME
 	test/fuzz.sh $(FUZZTIME)
 
 e2e: ## end to end, against Mosquitto, ser2net, socat and Node-RED
-	go test -race -count=1 -tags e2e ./test/...
+	go test -race -count=1 -tags e2e ./test
 
 bench: ## the numbers of docs/benchmarks.md
 	go test -run '^$$' -bench . -benchmem ./kmp/... ./bridge/...
+	go run ./test/measure
 
 cross: ## does it build for every platform?
 	@set -e; for t in $(TARGETS); do \

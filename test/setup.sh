@@ -6,7 +6,7 @@ cd "$(dirname "$0")"
 PATH=$PATH:/usr/sbin:/sbin # Debian keeps daemons there, out of a user's path
 
 # program : the Debian package that brings it
-need=(cc:gcc cc:libc6-dev mosquitto:mosquitto mosquitto_sub:mosquitto-clients ser2net:ser2net socat:socat node:nodejs npm:npm)
+need=(cc:gcc cc:libc6-dev mosquitto:mosquitto mosquitto_sub:mosquitto-clients ser2net:ser2net socat:socat stdbuf:coreutils node:nodejs npm:npm)
 packages=()
 for entry in "${need[@]}"; do
   command -v "${entry%%:*}" >/dev/null || packages+=("${entry##*:}")
