@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -25,6 +26,7 @@ import (
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 
+	"kmp2mqtt/bridge"
 	"kmp2mqtt/kmp"
 	"kmp2mqtt/kmp/sim"
 )
@@ -65,7 +67,12 @@ func measure() error {
 	if err := line(binary); err != nil {
 		return fmt.Errorf("line: %w", err)
 	}
-	return process(binary)
+	for _, own := range []bool{false, true} {
+		if err := process(binary, own); err != nil {
+			return fmt.Errorf("process: %w", err)
+		}
+	}
+	return nil
 }
 
 func row(what, measured, target string) { fmt.Printf("| %s | %s | %s |\n", what, measured, target) }
@@ -76,7 +83,7 @@ func line(binary string) error {
 		name, registers string
 		requests        int
 	}{{"8", eight, 1}, {"16", sixteen, 2}} {
-		b, err := start(binary, sim.Config{Model: "601", Seed: 1, Paced: true, Turnaround: turnaround}, tt.registers, "3s")
+		b, err := start(binary, sim.Config{Model: "601", Seed: 1, Paced: true, Turnaround: turnaround}, tt.registers, "3s", false)
 		if err != nil {
 			return err
 		}
@@ -135,9 +142,13 @@ func line(binary string) error {
 }
 
 // process measures memory and processor time with one meter, read once a second on
-// a line that takes no time.
-func process(binary string) error {
-	b, err := start(binary, sim.Config{Model: "601", Seed: 1, Turnaround: time.Millisecond}, eight, "1s")
+// a line that takes no time, with the broker in the program or elsewhere.
+func process(binary string, own bool) error {
+	where := "the broker elsewhere"
+	if own {
+		where = "the built-in broker"
+	}
+	b, err := start(binary, sim.Config{Model: "601", Seed: 1, Turnaround: time.Millisecond}, eight, "1s", own)
 	if err != nil {
 		return err
 	}
@@ -163,8 +174,8 @@ func process(binary string) error {
 	if err != nil {
 		return err
 	}
-	row("resident memory, one meter, built-in broker", fmt.Sprintf("%.1f MB", float64(rss)/1e6), "under 20 MB")
-	row("processor time a reading, everything included", ms((after-before)/readings), "under 1 ms")
+	row("resident memory, one meter, "+where, fmt.Sprintf("%.1f MB", float64(rss)/1e6), "under 20 MB")
+	row("processor time a reading, everything included, "+where, ms((after-before)/readings), "under 1 ms")
 	return nil
 }
 
@@ -247,7 +258,9 @@ type bench struct {
 	states               []time.Time
 }
 
-func start(binary string, cfg sim.Config, registers, interval string) (*bench, error) {
+// start runs a bridge that reads a meter every interval. Its broker is the built-in
+// one, or the same kind in this process.
+func start(binary string, cfg sim.Config, registers, interval string, own bool) (*bench, error) {
 	meter, err := sim.New(cfg)
 	if err != nil {
 		return nil, err
@@ -274,7 +287,17 @@ func start(binary string, cfg sim.Config, registers, interval string) (*bench, e
 	b.cmd.Cancel = func() error { return b.cmd.Process.Signal(syscall.SIGTERM) }
 	b.cmd.Env = []string{
 		"METERS=m=tcp://" + l.Addr().String(), "REGISTERS=" + registers, "READ_INTERVAL=" + interval,
-		"MQTT_LISTEN=" + broker, "LOG_LEVEL=warn",
+		"LOG_LEVEL=warn",
+	}
+	if own {
+		b.cmd.Env = append(b.cmd.Env, "MQTT_LISTEN="+broker)
+	} else {
+		server, err := bridge.StartBroker(ctx, broker, "", "", slog.New(slog.DiscardHandler))
+		if err != nil {
+			return nil, err
+		}
+		context.AfterFunc(ctx, func() { server.Close() })
+		b.cmd.Env = append(b.cmd.Env, "MQTT_URL=mqtt://"+broker)
 	}
 	b.cmd.Stderr = os.Stderr
 	if err := b.cmd.Start(); err != nil {
@@ -358,16 +381,7 @@ func (b *bench) readNow() (time.Duration, error) {
 
 // cpu is the processor time the bridge has used.
 func (b *bench) cpu() (time.Duration, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", b.cmd.Process.Pid))
-	if err == nil {
-		return sumThreads(b.cmd.Process.Pid)
-	}
-	return 0, fmt.Errorf("%s: %w", text, err)
-}
-
-// sumThreads adds up the nanoseconds that every thread of a process ran.
-func sumThreads(pid int) (time.Duration, error) {
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", b.cmd.Process.Pid)) // nanoseconds of each thread
 	if err != nil {
 		return 0, err
 	}
@@ -404,5 +418,5 @@ func (b *bench) resident() (int64, error) {
 func (b *bench) stop() {
 	b.client.Disconnect(100)
 	b.cancel()
-	_ = b.cmd.Wait() // killed on purpose
+	_ = b.cmd.Wait() // ended on purpose
 }
