@@ -6,7 +6,7 @@ COMMIT  ?= $(shell git rev-parse --short HEAD 2>/dev/null)
 LDFLAGS  = -s -w $(if $(VERSION),-X main.version=$(VERSION)) $(if $(COMMIT),-X main.commit=$(COMMIT))
 BUILD    = CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
 LINT     = go tool -modfile=tools/go.mod golangci-lint
-FUZZTIME = 3s
+FUZZTIME = 2s
 TARGETS  = linux/amd64 linux/arm64 linux/arm/7 linux/arm/6 linux/386 windows/amd64 darwin/arm64 freebsd/amd64
 
 .PHONY: build test setup lint fmt unit fuzz e2e bench cross docs image compose-test clean help
