@@ -197,12 +197,12 @@ func (q *GetRegisterRequest) check(a Answer) error {
 // foreign frames are dropped, not returned: the right one may follow.
 func (c *Conn) Do(ctx context.Context, addr Address, req Request, ans Answer) error {
 	if err := c.take(ctx); err != nil {
-		return fmt.Errorf("kmp: %s at address %02X: %w", req.Command(), byte(addr), err)
+		return &contextError{about(req, addr), err}
 	}
 	defer c.release()
 	var err error
 	if c.out, err = AppendMessage(c.out[:0], ToMeter, addr, req); err != nil {
-		return fmt.Errorf("kmp: %s at address %02X: %w", req.Command(), byte(addr), err)
+		return &contextError{about(req, addr), err}
 	}
 	defer c.interrupt(ctx)()
 	attempts := 0
@@ -220,6 +220,11 @@ func (c *Conn) Do(ctx context.Context, addr Address, req Request, ans Answer) er
 		Command: req.Command(), Address: addr, Request: bytes.Clone(c.out), Received: bytes.Clone(c.received),
 		Echo: c.echoed == len(c.out), Attempts: attempts, Err: err,
 	}
+}
+
+// about names a request in an error.
+func about(req Request, addr Address) string {
+	return fmt.Sprintf("%s at address %02X", req.Command(), byte(addr))
 }
 
 // take waits for the line; release gives it back.

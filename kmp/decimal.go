@@ -32,8 +32,8 @@ type Decimal struct {
 	negative bool
 }
 
-// ErrSyntax says that a text is not a decimal number.
-var ErrSyntax = errors.New("kmp: not a decimal number")
+// ErrSyntax says that a text is not a decimal number. It matches [ErrCodec].
+var ErrSyntax = fmt.Errorf("%w: not a decimal number", ErrCodec)
 
 // NewDecimal returns mantissa × 10^exponent. The exponent must be within -63 to 63,
 // else the error is an *[ExponentError].
