@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -31,6 +32,7 @@ type testMeter struct {
 	mu        sync.Mutex
 	serial    uint32
 	typeless  bool // GetType is not answered
+	kind      uint16
 	silent    bool
 	corrupt   bool // every answer has a wrong checksum
 	slow      time.Duration
@@ -61,7 +63,7 @@ func number(t testing.TB, id uint16, unit kmp.Unit, digits string) kmp.Register 
 // newTestMeter is a MULTICAL with a few of its registers.
 func newTestMeter(t testing.TB, serial uint32) *testMeter {
 	t.Helper()
-	m := &testMeter{serial: serial, registers: make(map[uint16]kmp.Register)}
+	m := &testMeter{serial: serial, kind: 0xFEFE, registers: make(map[uint16]kmp.Register)}
 	m.set(
 		number(t, 60, kmp.UnitGJ, "227.445"), number(t, 68, kmp.UnitCubicMetre, "2131.93"), number(t, 74, kmp.UnitLitrePerH, "128"),
 		number(t, 80, kmp.UnitKW, "6.4"), number(t, 86, kmp.UnitCelsius, "69.10"), number(t, 99, kmp.UnitNone, "0"),
@@ -121,7 +123,7 @@ func (m *testMeter) answer(f kmp.Frame) ([]byte, time.Duration) {
 		a = &kmp.GetSerialNoAnswer{SerialNo: m.serial}
 	case kmp.CmdGetType:
 		if !m.typeless {
-			a = &kmp.GetTypeAnswer{MeterType: 0xFEFE, Revision: kmp.Revision{Letter: 6, Number: 1}}
+			a = &kmp.GetTypeAnswer{MeterType: m.kind, Revision: kmp.Revision{Letter: 6, Number: 1}}
 		}
 	case kmp.CmdGetRegister:
 		var q kmp.GetRegisterRequest
@@ -822,6 +824,193 @@ func TestBridgeMeterExchanged(t *testing.T) {
 				l.want("kmp2mqtt/house/availability", "online")
 			})
 		})
+	}
+}
+
+// TestBridgeSharedLine loses a line with two meters, of which only one notices at once.
+func TestBridgeSharedLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newTestMeter(t, 1), newTestMeter(t, 2)
+		l := newLab(t, map[string]*testMeter{"/dev/x": a, "/dev/x@logger": b}, "METERS=a=/dev/x?interval=1m b=/dev/x?interval=1h&address=0x7F",
+			"REGISTERS=60,68,74,80,86,99,1004,124")
+		l.start()
+		l.pass(10*time.Minute + 30*time.Second)
+		l.lines.cut("/dev/x")
+		l.pass(10 * time.Minute)
+		l.want("kmp2mqtt/a/availability", "offline")
+		l.want("kmp2mqtt/b/availability", "online") // nobody wanted anything of it
+		b.change(func(m *testMeter) { m.serial = 3 })
+		l.lines.mend("/dev/x")
+		l.pass(2 * time.Minute)
+		l.want("kmp2mqtt/a/availability", "online")
+		l.pass(time.Hour)
+		if d := l.diagnostics("b"); d.Serial == nil || *d.Serial != "3" || d.ReadsFailed != 0 {
+			t.Errorf("exchanged while the line was away: %+v", d)
+		}
+
+		dials := l.lines.dialled("/dev/x")
+		l.lines.cut("/dev/x")
+		l.pass(2 * time.Hour)
+		l.want("kmp2mqtt/a/availability", "offline")
+		l.want("kmp2mqtt/b/availability", "offline")
+		if n := l.lines.dialled("/dev/x") - dials; n < 120 || n > 250 {
+			t.Errorf("%d attempts to open the line in two hours", n)
+		}
+		if got := l.logs.lines("level=WARN"); len(got) != 3 { // the line twice, another meter once
+			t.Errorf("log:\n%s", strings.Join(got, ""))
+		}
+	})
+}
+
+// TestBridgeSilentNeighbour has a dead and a living meter on one line.
+func TestBridgeSilentNeighbour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newTestMeter(t, 1), newTestMeter(t, 2)
+		b.silent = true
+		l := newLab(t, map[string]*testMeter{"/dev/x": a, "/dev/x@logger": b}, "METERS=a=/dev/x b=/dev/x?address=0x7F", "REGISTERS=60", "READ_INTERVAL=10m")
+		l.start()
+		l.pass(5 * time.Hour)
+		if n := l.lines.dialled("/dev/x"); n != 1 {
+			t.Errorf("the line was opened %d times though one meter answers", n)
+		}
+		if n := len(a.reads()); n < 30 || n > 31 {
+			t.Errorf("%d readings of the living one", n)
+		}
+		l.want("kmp2mqtt/a/availability", "online")
+		l.want("kmp2mqtt/b/availability", "offline")
+	})
+}
+
+// TestBridgeHeads moves heads from one meter to the other.
+func TestBridgeHeads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newTestMeter(t, 1), newTestMeter(t, 2)
+		l := newLab(t, map[string]*testMeter{"/dev/a": a, "/dev/b": b}, "METERS=a=/dev/a b=/dev/b", "REGISTERS=60", "READ_INTERVAL=1m")
+		serial := func(m *testMeter, n uint32) {
+			m.change(func(m *testMeter) {
+				m.serial, m.registers[serialRegister] = n, number(t, serialRegister, kmp.UnitNumber, fmt.Sprint(n))
+			})
+		}
+		serial(a, 1)
+		serial(b, 2)
+		l.start()
+		l.pass(5 * time.Minute)
+		want := func(onA, onB string) {
+			t.Helper()
+			l.pass(10 * time.Minute)
+			if da, db := l.diagnostics("a"), l.diagnostics("b"); *da.Serial != onA || *db.Serial != onB {
+				t.Errorf("a is %s and b is %s, want %s and %s", *da.Serial, *db.Serial, onA, onB)
+			}
+		}
+		want("1", "2")
+		serial(a, 2)
+		serial(b, 1)
+		want("2", "1")
+		// Both heads on one meter: the second is refused, and what it had before is free.
+		serial(a, 1)
+		want("2", "1")
+		l.want("kmp2mqtt/a/availability", "offline")
+		serial(a, 2)
+		want("2", "1")
+		l.want("kmp2mqtt/a/availability", "online")
+		serial(b, 2)
+		want("2", "1")
+		l.want("kmp2mqtt/a/availability", "online")
+		l.want("kmp2mqtt/b/availability", "offline")
+	})
+}
+
+// TestBridgeSpread has many meters at once.
+func TestBridgeSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const count = 50
+		meters := make(map[string]*testMeter)
+		var entries []string
+		for i := range count {
+			line := fmt.Sprintf("/dev/%d", i)
+			meters[line] = newTestMeter(t, uint32(100+i))
+			entries = append(entries, fmt.Sprintf("m%d=%s", i, line))
+		}
+		l := newLab(t, meters, "METERS="+strings.Join(entries, " "), "READ_INTERVAL=50m", "REGISTERS=60")
+		l.start()
+		l.pass(3 * time.Hour)
+		slots := map[time.Duration]int{}
+		for line, m := range meters {
+			reads := m.reads()
+			for i := 1; i < len(reads); i++ {
+				if gap := reads[i].Sub(reads[i-1]); gap < 5*time.Minute || gap > 55*time.Minute {
+					t.Errorf("%s: %v between two readings", line, gap)
+				}
+				slots[reads[i].Sub(l.began).Truncate(time.Second)]++
+			}
+		}
+		for at, n := range slots {
+			if n > 1 {
+				t.Errorf("%d lines fire together at %v", n, at)
+			}
+		}
+	})
+}
+
+// TestBridgeConfirms asks once a day who is there, even if nothing gives a reason.
+func TestBridgeConfirms(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		meters, m := one(t)
+		l := newLab(t, meters, "METERS=house=/dev/a", "READ_INTERVAL=1h", "REGISTERS=60,68,74,80,86,99,1004,124")
+		l.start()
+		l.pass(52 * time.Hour)
+		if n := m.count(kmp.CmdGetSerialNo); n != 3 {
+			t.Errorf("the serial number was asked %d times in two days and a bit", n)
+		}
+	})
+}
+
+// TestBridgeModelByType reads the registers of the model that the meter says it is.
+func TestBridgeModelByType(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		meters, m := one(t)
+		m.kind = 0x0004
+		l := newLab(t, meters, "METERS=house=/dev/a")
+		l.start()
+		l.pass(time.Minute)
+		var asked []uint16
+		for _, v := range m.visits {
+			asked = append(asked, v.ids...)
+		}
+		if diff := cmp.Diff(UsualRegisters("601"), asked); diff != "" {
+			t.Error(diff)
+		}
+		if d := l.retained("kmp2mqtt/house/diagnostics"); !strings.Contains(d, `"model":"MULTICAL 601"`) {
+			t.Error(d)
+		}
+	})
+}
+
+func TestRosterClaim(t *testing.T) {
+	r := newRoster([]MeterConfig{{Name: "a"}, {}, {}})
+	for _, tt := range []struct {
+		index        int
+		name, serial string
+		ok           bool
+	}{
+		{0, "a", "1", true},
+		{1, "1", "1", false}, // two lines to one meter
+		{1, "a", "2", false}, // a serial number that is another one's name
+		{1, "2", "2", true},
+		{0, "a", "2", false}, // two heads change places, one after the other
+		{1, "1", "1", true},
+		{0, "a", "2", true},
+		{2, "2", "2", false},
+	} {
+		if err := r.claim(tt.index, tt.name, tt.serial); (err == nil) != tt.ok {
+			t.Errorf("meter %d as %s with serial number %s: %v", tt.index, tt.name, tt.serial, err)
+		}
+	}
+	if _, ok := r.find(""); ok {
+		t.Error("a meter without a name was found")
+	}
+	if i, ok := r.find("1"); !ok || i != 1 {
+		t.Errorf("1 is meter %d (%t)", i, ok)
 	}
 }
 

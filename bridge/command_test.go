@@ -393,6 +393,25 @@ func TestCommandLatency(t *testing.T) {
 	})
 }
 
+// TestBirthRetained ignores a birth that nobody sent just now.
+func TestBirthRetained(t *testing.T) {
+	c, errs := parse(t, nil, "METERS=house=/dev/a", "MQTT_URL=mqtt://h")
+	if errs != nil {
+		t.Fatal(errs)
+	}
+	published := 0
+	b := newBridge(c, Deps{Level: new(slog.LevelVar), Log: slog.New(slog.DiscardHandler), Tap: func(Message) { published++ }})
+	commands := newCommands(b)
+	commands.message("homeassistant/status", []byte("online"), true)
+	if published != 0 {
+		t.Errorf("%d messages after a retained birth", published)
+	}
+	commands.message("homeassistant/status", []byte("online"), false)
+	if published == 0 {
+		t.Error("no message after a birth")
+	}
+}
+
 func TestDepth(t *testing.T) {
 	for text, want := range map[string]int{"": 0, "{}": 1, `{"a":[[1]]}`: 3, `"[[["`: 0, `["\"[[",[]]`: 2, `["\\",[]]`: 2, "]]]": 0} {
 		if got := depth([]byte(text)); got != want {

@@ -91,7 +91,7 @@ func announce(before []announced, values []Value, asked []uint16) (after []annou
 					a.decimals, news = d, true
 				}
 			case a.register.ID == v.Register.ID && !a.former:
-				a.former, news = true, true
+				a.former = true // news, since the new key is
 				changes = append(changes, unitChange{a.register, a.key, v.Key})
 			}
 		}
