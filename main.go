@@ -347,7 +347,7 @@ The broker is %[1]s:%[2]s. Try, in another terminal:
 
   mosquitto_sub -h %[1]s -p %[2]s -v -t '%[3]s/#'             everything, as it comes
   mosquitto_pub -h %[1]s -p %[2]s -t %[3]s/house/get -n        read now
-  mosquitto_pub -h %[1]s -p %[2]s -t %[3]s/house/get -m '{"registers":["energy","max_flow_year",0x4A]}'
+  mosquitto_pub -h %[1]s -p %[2]s -t %[3]s/house/get -m '{"registers":["energy","max_flow_year","0x4A"]}'
   mosquitto_pub -h %[1]s -p %[2]s -t %[3]s/house/set -m '{"interval":"10s"}'
 
 Home Assistant finds the meter by itself when it uses this broker. Ctrl-C ends the demo.
