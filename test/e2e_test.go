@@ -33,6 +33,9 @@ const (
 	glance = 20 * time.Millisecond
 )
 
+// raceDetector keeps the race detector from holding a program for a second at its end.
+const raceDetector = "GORACE=atexit_sleep_ms=0"
+
 // program is the binary under test, built once by TestMain.
 var program string
 
@@ -83,7 +86,7 @@ func start(t *testing.T, env []string, name string, args ...string) *process {
 		name: filepath.Base(name), cmd: exec.CommandContext(ctx, name, args...),
 		out: &transcript{}, log: &transcript{}, done: make(chan struct{}),
 	}
-	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TZ=UTC"}, env...)
+	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TZ=UTC", raceDetector}, env...)
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	p.cmd.Cancel = func() error { return syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) }
