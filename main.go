@@ -342,17 +342,19 @@ func (p program) demo(ctx context.Context, args []string) error {
 		host, port = h, p
 	}
 	base := cfg.MQTT.Topic
-	fmt.Fprintf(p.out, `A simulated MULTICAL 403 lives through a day in five minutes and is read every 5 s.
-The broker is %[1]s:%[2]s. Try, in another terminal:
-
-  mosquitto_sub -h %[1]s -p %[2]s -v -t '%[3]s/#'             everything, as it comes
-  mosquitto_pub -h %[1]s -p %[2]s -t %[3]s/house/get -n        read now
-  mosquitto_pub -h %[1]s -p %[2]s -t %[3]s/house/get -m '{"registers":["energy","max_flow_year","0x4A"]}'
-  mosquitto_pub -h %[1]s -p %[2]s -t %[3]s/house/set -m '{"interval":"10s"}'
-
-Home Assistant finds the meter by itself when it uses this broker. Ctrl-C ends the demo.
-
-`, host, port, base)
+	sub := fmt.Sprintf("mosquitto_sub -h %s -p %s", host, port)
+	pub := fmt.Sprintf("mosquitto_pub -h %s -p %s", host, port)
+	fmt.Fprintf(p.out, "A simulated MULTICAL 403 lives through a day in five minutes and is read every 5 s.\n"+
+		"The broker is %s:%s. Try, in another terminal:\n\n", host, port)
+	if err := p.table([][]string{
+		{"  everything, as it comes", fmt.Sprintf("%s -v -t '%s/#'", sub, base)},
+		{"  read now", fmt.Sprintf("%s -t %s/house/get -n", pub, base)},
+		{"  read some registers", fmt.Sprintf(`%s -t %s/house/get -m '{"registers":["energy",74,"0x7C"]}'`, pub, base)},
+		{"  another interval", fmt.Sprintf(`%s -t %s/house/set -m '{"interval":"10s"}'`, pub, base)},
+	}); err != nil {
+		return err
+	}
+	fmt.Fprint(p.out, "\nHome Assistant finds the meter by itself when it uses this broker. Ctrl-C ends the demo.\n\n")
 	return p.runBridge(ctx, cfg, missing, func(m bridge.Message) {
 		if m.Topic == base+"/house" {
 			fmt.Fprintf(p.out, "%s %s\n", m.Topic, m.Payload)
