@@ -247,6 +247,7 @@ type lab struct {
 	cancel context.CancelFunc
 	done   chan error
 	tap    func(Message)
+	dial   func(context.Context, string) (kmp.Line, error) // nil: that of lines
 
 	mu   sync.Mutex
 	seen map[string][]string // everything that was published, by topic, in order
@@ -288,9 +289,13 @@ func (l *lab) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	l.cancel, l.done, l.began = cancel, make(chan error, 1), time.Now()
 	l.level.Set(l.cfg.LogLevel)
+	dial := l.dial
+	if dial == nil {
+		dial = l.lines.dial
+	}
 	go func() {
 		l.done <- Run(ctx, l.cfg, Deps{
-			Dial: l.lines.dial, Tap: l.tap, Level: &l.level, Version: "0.1.0", Commit: "abc", Started: l.began,
+			Dial: dial, Tap: l.tap, Level: &l.level, Version: "0.1.0", Commit: "abc", Started: l.began,
 			Log: slog.New(slog.NewTextHandler(&l.logs, &slog.HandlerOptions{Level: &l.level})),
 		})
 	}()
@@ -917,6 +922,76 @@ func TestBridgeHeads(t *testing.T) {
 		want("2", "1")
 		l.want("kmp2mqtt/a/availability", "online")
 		l.want("kmp2mqtt/b/availability", "offline")
+	})
+}
+
+// TestBridgeRetries looks at how soon a failed reading is tried again.
+func TestBridgeRetries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		meters, m := one(t)
+		l := newLab(t, meters, "METERS=house=/dev/a", "REGISTERS=60", "READ_INTERVAL=5s")
+		m.silent = true
+		l.start()
+		l.pass(time.Hour)
+		if n := len(m.visits); n < 500 { // two attempts of 2 s, 1.6 s of quiet and 5 s at most
+			t.Errorf("%d requests in an hour of a meter that is read every 5 s", n)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		meters, m := one(t)
+		l := newLab(t, meters, "METERS=house=/dev/a", "REGISTERS=60")
+		l.start()
+		l.pass(time.Minute)
+		m.change(func(m *testMeter) { m.silent = true })
+		l.pass(3 * time.Hour)
+		l.want("kmp2mqtt/house/availability", "offline")
+		m.change(func(m *testMeter) { m.silent = false })
+		if got := l.command("kmp2mqtt/house/get", `{"registers":[80]}`, "kmp2mqtt/house/response", 10*time.Second); len(got) != 1 || decodeReply(t, got[0]).Status != "ok" {
+			t.Errorf("%s", got)
+		}
+		l.want("kmp2mqtt/house/availability", "online") // a meter that answers one question is read at once
+	})
+}
+
+// TestBridgeStubbornLine has a line whose opening nothing can end.
+func TestBridgeStubbornLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		meters, _ := one(t)
+		l := newLab(t, meters, "METERS=house=/dev/a", "REGISTERS=60")
+		release := make(chan struct{})
+		l.dial = func(context.Context, string) (kmp.Line, error) {
+			<-release
+			return nil, errors.New("late")
+		}
+		l.start()
+		l.pass(time.Minute)
+		if took := l.stop(); took > 2*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		close(release)
+		l.want("kmp2mqtt/bridge/state", "offline")
+	})
+}
+
+// TestBridgeUnnamedExchanged changes a meter that is named by its serial number.
+func TestBridgeUnnamedExchanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		meters, m := one(t)
+		l := newLab(t, meters, "METERS=/dev/a", "REGISTERS=60,1001", "READ_INTERVAL=1m")
+		m.set(number(t, 1001, kmp.UnitNumber, "80123456"))
+		l.start()
+		l.pass(90 * time.Second)
+		m.set(number(t, 1001, kmp.UnitNumber, "7"))
+		m.change(func(m *testMeter) { m.serial = 7 })
+		l.pass(time.Minute)
+		l.want("kmp2mqtt/80123456/availability", "offline")
+		l.want("kmp2mqtt/7/availability", "online")
+		if state := l.retained("kmp2mqtt/7"); !strings.Contains(state, `"serial_number":7`) {
+			t.Error(state)
+		}
+		if diff := cmp.Diff([]string{"meter_online 80123456", "meter_changed 7", "meter_online 7"}, l.events()); diff != "" {
+			t.Error(diff)
+		}
 	})
 }
 
