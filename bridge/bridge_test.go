@@ -675,6 +675,33 @@ func TestBridgeLineLost(t *testing.T) {
 	})
 }
 
+// TestBridgeIdleLine has a gateway that closes connections on which nothing happens.
+func TestBridgeIdleLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		meters, m := one(t)
+		l := newLab(t, meters, "METERS=house=/dev/a", "READ_INTERVAL=10m", usual)
+		l.start()
+		for range 10 {
+			l.pass(5 * time.Minute)
+			l.lines.cut("/dev/a")
+			l.lines.mend("/dev/a")
+			l.pass(5 * time.Minute)
+		}
+		l.pass(time.Second)
+		if d := l.diagnostics("house"); d.ReadsOK != 11 || d.ReadsFailed != 0 {
+			t.Errorf("%+v", d)
+		}
+		for i, at := range m.reads()[2:] {
+			if late := at.Sub(l.began) % (10 * time.Minute); late > 100*time.Millisecond {
+				t.Errorf("request %d came %v late", i, late)
+			}
+		}
+		if got := l.logs.lines("level=WARN"); got != nil {
+			t.Errorf("log:\n%s", strings.Join(got, ""))
+		}
+	})
+}
+
 func TestBridgeMeterAwayAndBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		meters, m := one(t)

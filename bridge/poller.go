@@ -382,7 +382,7 @@ func (p *poller) readChosen(ctx context.Context, d *device, w wish) {
 			unsupported = append(unsupported, id)
 		}
 	}
-	p.count1(d, reading.Duration)
+	p.good(d, reading.Duration)
 	if !d.known || !d.status.online {
 		d.due = time.Now() // it is there after all
 	}
@@ -418,9 +418,21 @@ func (p *poller) usual(d *device) []uint16 {
 	return asked
 }
 
-// visit has one exchange with a meter: it opens the line where need be, makes sure who
-// is there, and reads the chosen registers, or the usual ones if there are none.
+// visit reads the chosen registers of a meter, or the usual ones if there are none. A line
+// that stood open since an earlier visit may be dead by now, as gateways close what is
+// idle: then the visit begins anew on a new one.
 func (p *poller) visit(ctx context.Context, d *device, chosen []uint16) (Reading, error) {
+	idle := p.conn != nil
+	r, err := p.attempt(ctx, d, chosen)
+	if idle && err != nil && ctx.Err() == nil && p.lost(err) && !errors.Is(err, context.DeadlineExceeded) {
+		return p.attempt(ctx, d, chosen)
+	}
+	return r, err
+}
+
+// attempt has one exchange with a meter: it opens the line where need be, makes sure who is
+// there, and reads registers.
+func (p *poller) attempt(ctx context.Context, d *device, chosen []uint16) (Reading, error) {
 	d.status.duration = 0
 	if err := p.open(ctx); err != nil {
 		return Reading{}, err
@@ -670,8 +682,8 @@ func (p *poller) exchanged(d *device, former Meter) {
 	}
 }
 
-// count1 notes a good reading.
-func (p *poller) count1(d *device, duration time.Duration) {
+// good notes a good reading.
+func (p *poller) good(d *device, duration time.Duration) {
 	d.status.ok++
 	d.status.lastError = ""
 	d.status.duration = duration
@@ -680,7 +692,7 @@ func (p *poller) count1(d *device, duration time.Duration) {
 
 // succeed publishes a good reading. It returns the state.
 func (p *poller) succeed(d *device, r Reading) []byte {
-	p.count1(d, r.Duration)
+	p.good(d, r.Duration)
 	d.status.lastReading = r.Time
 	name := r.Meter.Name
 
