@@ -246,8 +246,7 @@ func output(t *testing.T, stdin, name string, args ...string) string {
 	cmd.Stdin = strings.NewReader(stdin)
 	out, err := cmd.Output()
 	if err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			t.Fatalf("%s %s: %v\n%s%s", name, strings.Join(args, " "), err, out, exit.Stderr)
 		}
 		t.Fatalf("%s %s: %v", name, strings.Join(args, " "), err)

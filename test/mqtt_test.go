@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -123,9 +122,6 @@ func (s *subscriber) newest() map[string]message {
 	}
 	return latest
 }
-
-// topics are all topics on which something came.
-func (s *subscriber) topics() []string { return slices.Sorted(maps.Keys(s.newest())) }
 
 // wait waits for a message on a topic that fits and returns the first.
 func (s *subscriber) wait(topic, what string, fits func(m message) bool) message {
