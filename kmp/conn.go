@@ -173,15 +173,19 @@ func (c *Conn) GetRegister(ctx context.Context, addr Address, ids ...uint16) ([]
 // request of the same command. Answers carry no number that would.
 type checker interface{ check(a Answer) error }
 
-// check refuses registers that were not asked for, or come twice.
+// check refuses registers that were not asked for, or come more often than that.
 func (q *GetRegisterRequest) check(a Answer) error {
-	var seen [MaxRegisters]bool
-	for _, r := range a.(*GetRegisterAnswer).Registers {
-		i := slices.Index(q.IDs, r.ID)
-		if i < 0 || seen[i] {
+	answer, ok := a.(*GetRegisterAnswer)
+	if !ok {
+		return nil // a type of the caller's own, who knows what it holds
+	}
+	missing := slices.Clone(q.IDs)
+	for _, r := range answer.Registers {
+		i := slices.Index(missing, r.ID)
+		if i < 0 {
 			return fmt.Errorf("%w: register %d", ErrForeign, r.ID)
 		}
-		seen[i] = true
+		missing = slices.Delete(missing, i, i+1)
 	}
 	return nil
 }
@@ -193,7 +197,7 @@ func (q *GetRegisterRequest) check(a Answer) error {
 // A request that cannot be encoded gives an error that matches [ErrCodec]. A
 // cancelled context ends Do at once with an error that wraps ctx.Err(). Any other
 // failure is an *[ExchangeError]; errors.Is and errors.As find in it [ErrNoReply],
-// [ErrForeign], a *[FrameError], an *[AddressError] or the line's own error. Bad and
+// [ErrNoFrame], [ErrForeign], a *[FrameError], an *[AddressError] or the line's own error. Bad and
 // foreign frames are dropped, not returned: the right one may follow.
 func (c *Conn) Do(ctx context.Context, addr Address, req Request, ans Answer) error {
 	if err := c.take(ctx); err != nil {
@@ -372,7 +376,7 @@ func (c *Conn) receive(ctx context.Context, addr Address, req Request, ans Answe
 	}
 	defer func() { c.count(func(s *Stats) { s.Echo = c.echoed == len(c.out) }) }()
 	c.ended = ctx.Err
-	reason := ErrNoReply
+	var reason error // the last frame's, when there was one
 	for {
 		f, err := c.reader.Next()
 		if ctx.Err() != nil {
@@ -386,6 +390,9 @@ func (c *Conn) receive(ctx context.Context, addr Address, req Request, ans Answe
 		}
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
+			if reason == nil {
+				reason = c.silence()
+			}
 			return reason
 		case errors.Is(err, ErrCodec), errors.Is(err, ErrForeign):
 			c.countBad(err)
@@ -394,6 +401,19 @@ func (c *Conn) receive(ctx context.Context, addr Address, req Request, ans Answe
 			return fmt.Errorf("kmp: line: %w", err)
 		}
 	}
+}
+
+// silence says what it means that no frame began in time. The echo is silence, and so
+// are bytes 00, which a meter may send whenever it likes.
+func (c *Conn) silence() error {
+	other := len(c.received) - bytes.Count(c.received, []byte{0})
+	if c.echoed == len(c.out) {
+		other -= len(c.out) - bytes.Count(c.out, []byte{0})
+	}
+	if other > 0 {
+		return ErrNoFrame
+	}
+	return ErrNoReply
 }
 
 // accept decodes a good frame as the answer, or says why it is not.
@@ -485,8 +505,8 @@ func (c *Conn) Write(ctx context.Context, p []byte) error {
 	return c.send(ctx)
 }
 
-// ReadN reads exactly n bytes, whatever they are, each within the time-out. It returns what came until an error. Most callers want
-// [Conn.Do].
+// ReadN reads exactly n bytes, whatever they are, each within the time-out. It
+// returns what came until an error. Most callers want [Conn.Do].
 func (c *Conn) ReadN(ctx context.Context, n int) ([]byte, error) {
 	if n <= 0 {
 		return nil, nil

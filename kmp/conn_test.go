@@ -172,6 +172,89 @@ func TestConnFindsTheAnswer(t *testing.T) {
 	}
 }
 
+// countingLine counts what is written to it.
+type countingLine struct {
+	Line
+	writes [][]byte
+}
+
+func (l *countingLine) Write(p []byte) (int, error) {
+	l.writes = append(l.writes, bytes.Clone(p))
+	return l.Line.Write(p)
+}
+
+// A gap inside a request makes the meter drop it: each request is one write.
+func TestConnWritesARequestAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipe(t, func(_ int, _ Frame, w io.Writer) { w.Write(reply(t, HeatMeter, 0x80, 0x40)) })
+		line := &countingLine{Line: p.client}
+		if _, err := NewConn(line, Options{}).GetRegister(t.Context(), HeatMeter, 0x80, 0x40); err != nil {
+			t.Fatal(err)
+		}
+		want := AppendFrame(nil, ToMeter, HeatMeter, CmdGetRegister, []byte{2, 0, 0x80, 0, 0x40})
+		if len(line.writes) != 1 || !bytes.Equal(line.writes[0], want) {
+			t.Errorf("written % X, want % X", line.writes, want)
+		}
+	})
+}
+
+// A line that takes only a part of a request has failed.
+func TestConnShortWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipe(t, func(int, Frame, io.Writer) {})
+		_, err := NewConn(shortLine{p.client}, Options{}).GetSerialNo(t.Context(), HeatMeter)
+		var e *ExchangeError
+		if !errors.Is(err, io.ErrShortWrite) || !errors.As(err, &e) || e.Attempts != 1 {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+type shortLine struct{ Line }
+
+func (l shortLine) Write(p []byte) (int, error) { return l.Line.Write(p[:3]) }
+
+// A silence of more than 200 ms ends a frame: what comes after it does not complete it.
+func TestConnGapInsideAnAnswer(t *testing.T) {
+	good := reply(t, HeatMeter, 60)
+	for _, tt := range []struct {
+		gap  time.Duration
+		want error
+	}{
+		{199 * time.Millisecond, nil},
+		{201 * time.Millisecond, ErrTruncated},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPipe(t, func(_ int, _ Frame, w io.Writer) {
+				w.Write(good[:7])
+				time.Sleep(tt.gap)
+				w.Write(good[7:])
+			})
+			c := NewConn(p.client, Options{Retries: -1})
+			if _, err := c.GetRegister(t.Context(), HeatMeter, 60); !errors.Is(err, tt.want) {
+				t.Errorf("a gap of %v: %v, want %v", tt.gap, err, tt.want)
+			}
+		})
+	}
+}
+
+// The time for the first byte begins when the request has left: at 1200 baud, long
+// after it was written.
+func TestConnTimeoutBeginsAfterTheRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipe(t, func(_ int, _ Frame, w io.Writer) {
+			time.Sleep(37*11*time.Second/1200 + 1990*time.Millisecond)
+			w.Write(reply(t, HeatMeter, 1))
+		})
+		c := NewConn(p.client, Options{Retries: -1})
+		// 23 bytes, and 14 more by stuffing.
+		ids := []uint16{1, 0x8080, 0x8006, 0x800D, 0x801B, 0x8040, 0x4040, 0x0606}
+		if _, err := c.GetRegister(t.Context(), HeatMeter, ids...); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestConnUnsupportedRegisters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPipe(t, func(n int, _ Frame, w io.Writer) {
@@ -252,12 +335,12 @@ func TestConnSilence(t *testing.T) {
 		if want := "kmp: GetRegister at address 3F: no reply (sent 80 3F 10 01 00 3C B2 5F 0D, nothing came)"; err.Error() != want {
 			t.Errorf("got  %s\nwant %s", err, want)
 		}
-		// Two waits of a request's line time and two seconds, the quiet in between.
-		if least, most := 2*DefaultTimeout+quiet, 2*(DefaultTimeout+200*time.Millisecond)+quiet; took < least || took > most {
+		// Two waits of a request's line time and 2 s, with 1.6 s of quiet in between.
+		if took < 5600*time.Millisecond || took > 6*time.Second {
 			t.Errorf("took %v", took)
 		}
 		_, at := p.requests()
-		if pause := at[1].Sub(at[0]); pause < DefaultTimeout+quiet {
+		if pause := at[1].Sub(at[0]); pause < 3600*time.Millisecond || pause > 3800*time.Millisecond {
 			t.Errorf("repeated after %v", pause)
 		}
 	})
@@ -278,6 +361,34 @@ func TestConnOnlyEcho(t *testing.T) {
 			t.Error("echo not seen")
 		}
 	})
+}
+
+// Bytes without a frame are not silence: the line is noisy, or set otherwise than the
+// meter. The echo and the 00 that a meter may send at any time are.
+func TestConnNoiseIsNotSilence(t *testing.T) {
+	ask := unhex(t, "803F0235E90D")
+	for name, tt := range map[string]struct {
+		came []byte
+		want error
+	}{
+		"junk of a wrong speed":   {unhex(t, "80 02 12 F0 F0 0D"), ErrNoFrame},
+		"acknowledgement":         {[]byte{Ack}, ErrNoFrame},
+		"echo and noise":          {append(bytes.Clone(ask), 0xFF), ErrNoFrame},
+		"damaged echo":            {append(bytes.Clone(ask[:3]), ask[4:]...), ErrNoFrame},
+		"zeros":                   {[]byte{0, 0}, ErrNoReply},
+		"echo between zeros":      {append(append([]byte{0}, ask...), 0), ErrNoReply},
+		"more noise than is kept": {bytes.Repeat([]byte{0xFF}, 2*keep), ErrNoFrame},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPipe(t, func(_ int, _ Frame, w io.Writer) { w.Write(tt.came) })
+				_, err := NewConn(p.client, Options{Retries: -1}).GetSerialNo(t.Context(), HeatMeter)
+				if !errors.Is(err, tt.want) || errors.Is(err, ErrCodec) != errors.Is(tt.want, ErrCodec) {
+					t.Errorf("%v, want %v", err, tt.want)
+				}
+			})
+		})
+	}
 }
 
 // A first request that is lost is repeated, a bad answer as well, each after the
@@ -359,6 +470,31 @@ func TestConnDiscardsWhatIsWaiting(t *testing.T) {
 				t.Errorf("%v, %v", registers, err)
 			}
 			synctest.Wait() // the repetition waits to be read
+		}
+	})
+}
+
+// After a failure 1.6 s of quiet begin anew with every byte that still comes.
+func TestConnWaitsForQuiet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var last time.Time
+		p := newPipe(t, func(n int, _ Frame, w io.Writer) {
+			if n > 0 {
+				w.Write(reply(t, HeatMeter, 60))
+				return
+			}
+			for range 3 { // the wait for an answer ends after 2.1 s, the quiet would after 3.7 s
+				time.Sleep(1100 * time.Millisecond)
+				w.Write([]byte{0})
+			}
+			last = time.Now()
+		})
+		if _, err := NewConn(p.client, Options{}).GetRegister(t.Context(), HeatMeter, 60); err != nil {
+			t.Fatal(err)
+		}
+		_, at := p.requests()
+		if pause := at[1].Sub(last); pause < 1600*time.Millisecond || pause > 1700*time.Millisecond {
+			t.Errorf("repeated %v after the last byte", pause)
 		}
 	})
 }
@@ -537,6 +673,32 @@ func TestConnDoRefusesWhatCannotBeSent(t *testing.T) {
 			if !errors.Is(err, ErrCodec) || !errors.As(err, &r) || r.Got != int64(n) || r.Max != 8 {
 				t.Errorf("%d registers: %v", n, err)
 			}
+		}
+	})
+}
+
+// A caller that asks for one register twice gets it twice.
+func TestConnDoRegisterTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipe(t, func(_ int, _ Frame, w io.Writer) { w.Write(reply(t, HeatMeter, 60, 60)) })
+		var a GetRegisterAnswer
+		err := NewConn(p.client, Options{}).Do(t.Context(), HeatMeter, &GetRegisterRequest{[]uint16{60, 60}}, &a)
+		if err != nil || !slices.Equal(ids(a.Registers), []uint16{60, 60}) {
+			t.Errorf("%v, %v", ids(a.Registers), err)
+		}
+	})
+}
+
+// ownAnswer is an answer of a caller's own type.
+type ownAnswer struct{ GetRegisterAnswer }
+
+func TestConnDoOwnAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipe(t, func(_ int, _ Frame, w io.Writer) { w.Write(reply(t, HeatMeter, 60)) })
+		var a ownAnswer
+		err := NewConn(p.client, Options{}).Do(t.Context(), HeatMeter, &GetRegisterRequest{[]uint16{60}}, &a)
+		if err != nil || !slices.Equal(ids(a.Registers), []uint16{60}) {
+			t.Errorf("%v, %v", a, err)
 		}
 	})
 }

@@ -176,17 +176,25 @@ func DecodeDecimal(data []byte) (d Decimal, n int, err error) {
 // 255, or of as few as possible when width is 0. A mantissa that does not fit gives
 // a *[LengthError]: nothing is ever rounded.
 func AppendDecimal(dst []byte, d Decimal, width int) ([]byte, error) {
-	if width < 0 || width > maxNoB {
-		return dst, &RangeError{What: "width of a number", Got: int64(width), Min: 0, Max: maxNoB}
+	if err := inRange("width of a number", width, 0, maxNoB); err != nil {
+		return dst, err
 	}
+	least := d.width()
 	if width == 0 {
-		width = max(1, d.width())
+		width = max(1, least)
 	}
-	start := len(dst)
+	if least > width {
+		return dst, &LengthError{What: "mantissa of " + d.String(), Want: width, Got: least}
+	}
 	dst = append(dst, byte(width), d.siEx())
-	dst, err := d.appendMantissa(dst, width)
-	if err != nil {
-		return dst[:start], err
+	for i := width - 1; i >= 0; i-- {
+		var b byte
+		if i < 8 {
+			b = byte(d.low >> (8 * i))
+		} else if j := len(d.high) - 1 - (i - 8); j >= 0 {
+			b = d.high[j]
+		}
+		dst = append(dst, b)
 	}
 	return dst, nil
 }
@@ -213,22 +221,6 @@ func (d Decimal) width() int {
 		n++
 	}
 	return n
-}
-
-func (d Decimal) appendMantissa(dst []byte, width int) ([]byte, error) {
-	if need := d.width(); need > width {
-		return dst, &LengthError{What: "mantissa of " + d.String(), Want: width, Got: need}
-	}
-	for i := width - 1; i >= 0; i-- {
-		var b byte
-		if i < 8 {
-			b = byte(d.low >> (8 * i))
-		} else if j := len(d.high) - 1 - (i - 8); j >= 0 {
-			b = d.high[j]
-		}
-		dst = append(dst, b)
-	}
-	return dst, nil
 }
 
 // Exponent is the power of ten; -2 means two digits after the point.

@@ -7,9 +7,12 @@ import (
 
 // The conditions a caller may want to test with [errors.Is].
 var (
-	// ErrNoReply says that the meter sent no frame in time: nothing at all, or
-	// only the echo of the request, or only noise.
+	// ErrNoReply says that the meter was silent: nothing came in time, or only the
+	// echo of the request.
 	ErrNoReply = errors.New("kmp: no reply")
+	// ErrNoFrame says that bytes came in time and none of them began a frame: noise,
+	// or a line with other settings than the meter's. It matches [ErrCodec].
+	ErrNoFrame = fmt.Errorf("%w: no frame in what came", ErrCodec)
 	// ErrAck says that the answer is a bare acknowledgement (byte 06) and so
 	// carries no data. It is not a failure of the line.
 	ErrAck = errors.New("kmp: acknowledgement, no data")
@@ -185,7 +188,7 @@ type ExchangeError struct {
 	Command  Command
 	Address  Address
 	Request  []byte // as sent
-	Received []byte // the last bytes that arrived, echo included, at most 256
+	Received []byte // the last bytes that arrived, echo included, at most 512
 	Echo     bool   // the request came back as an echo
 	Attempts int    // how often the request was sent
 	Err      error  // why the last attempt failed

@@ -57,7 +57,7 @@ func TestErrors(t *testing.T) {
 		for _, m := range tt.match {
 			want[m] = true
 		}
-		for _, sentinel := range []error{ErrNoReply, ErrAck, ErrCodec, ErrTruncated, ErrTooLong, ErrUnknownCommand, ErrForeign, ErrSyntax} {
+		for _, sentinel := range []error{ErrNoReply, ErrNoFrame, ErrAck, ErrCodec, ErrTruncated, ErrTooLong, ErrUnknownCommand, ErrForeign, ErrSyntax} {
 			if errors.Is(wrapped, sentinel) != want[sentinel] {
 				t.Errorf("%v matches %v: %t", tt.err, sentinel, !want[sentinel])
 			}

@@ -122,7 +122,8 @@ func AppendPhysical(dst []byte, dir Direction, link []byte) []byte {
 
 // DecodePhysical takes a frame's start byte, stuffing and stop byte off and appends
 // the data link bytes to dst. A single byte 06 gives [ErrAck]. Other errors are a
-// *[FrameError] that holds a *[BoundaryError], a *[StuffingError] or a *[LengthError].
+// *[FrameError], which holds a *[BoundaryError], a *[StuffingError] or a *[LengthError]
+// unless it is about a reserved byte that should have been escaped.
 func DecodePhysical(dst, wire []byte) (Direction, []byte, error) {
 	if len(wire) == 1 && wire[0] == Ack {
 		return FromMeter, dst, ErrAck

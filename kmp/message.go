@@ -299,8 +299,11 @@ func (a *GetRegisterAnswer) AppendData(dst []byte) ([]byte, error) {
 		return dst, err
 	}
 	for _, r := range a.Registers {
-		if n := len(r.Raw); n < 1 || n > maxNoB {
-			return dst, &LengthError{What: fmt.Sprintf("register %d", r.ID), Want: 1 + (maxNoB-1)*min(1, n), Got: n, Minimum: n < 1}
+		if len(r.Raw) == 0 {
+			return dst, r.noBytes()
+		}
+		if n := len(r.Raw); n > maxNoB {
+			return dst, &LengthError{What: fmt.Sprintf("register %d", r.ID), Want: maxNoB, Got: n}
 		}
 		dst = binary.BigEndian.AppendUint16(dst, r.ID)
 		dst = append(dst, byte(r.Unit), byte(len(r.Raw)), r.SiEx)
@@ -351,23 +354,22 @@ type Register struct {
 // give a *[LengthError].
 func (r Register) Decimal() (Decimal, error) {
 	if len(r.Raw) == 0 {
-		return Decimal{}, &LengthError{What: fmt.Sprintf("register %d", r.ID), Want: 1, Minimum: true}
+		return Decimal{}, r.noBytes()
 	}
 	return decodeNumber(r.SiEx, r.Raw), nil
+}
+
+// noBytes is the error about a value of no bytes where there has to be one.
+func (r Register) noBytes() error {
+	return &LengthError{What: fmt.Sprintf("register %d", r.ID), Want: 1, Minimum: true}
 }
 
 // NewRegister returns a register that holds a number in width bytes, 1 to 255, or
 // in as few as possible when width is 0. Errors are those of [AppendDecimal].
 func NewRegister(id uint16, unit Unit, v Decimal, width int) (Register, error) {
-	if width < 0 || width > maxNoB {
-		return Register{}, &RangeError{What: "width of a number", Got: int64(width), Min: 0, Max: maxNoB}
-	}
-	if width == 0 {
-		width = max(1, v.width())
-	}
-	raw, err := v.appendMantissa(make([]byte, 0, width), width)
+	wire, err := AppendDecimal(nil, v, width) // NoB, SiEx, value
 	if err != nil {
 		return Register{}, &contextError{fmt.Sprintf("register %d", id), err}
 	}
-	return Register{ID: id, Unit: unit, SiEx: v.siEx(), Raw: raw}, nil
+	return Register{ID: id, Unit: unit, SiEx: wire[1], Raw: wire[2:]}, nil
 }
