@@ -274,6 +274,7 @@ type authority struct {
 }
 
 func newAuthority(t *testing.T) *authority {
+	t.Helper()
 	a := &authority{t: t, dir: t.TempDir()}
 	_, a.file, _ = a.issue(&x509.Certificate{
 		Subject: pkix.Name{CommonName: "test authority"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
@@ -393,7 +394,8 @@ func TestSessionTLS(t *testing.T) {
 		"no certificate":     {trust, "mqtts://" + strict, "client certificate required|" + reasonClosed, "certificate|MQTT_CERT_FILE"},
 		"none, TLS 1.2":      {trust, "mqtts://" + strict12, "client certificate required|" + reasonClosed, "certificate|MQTT_CERT_FILE"},
 		"strange certificate": {
-			MQTTConfig{CAFile: ca.file, CertFile: strangeCert, KeyFile: strangeKey}, "mqtts://" + strict,
+			MQTTConfig{CAFile: ca.file, CertFile: strangeCert, KeyFile: strangeKey},
+			"mqtts://" + strict,
 			"TLS refused by the broker|" + reasonClosed, "certificate|MQTT_CERT_FILE",
 		},
 		"TLS to a plain port": {trust, "mqtts://" + plainServer(t, "220 hello\r\n"), "no TLS there", "mqtt://"},

@@ -70,13 +70,14 @@ type miniConn struct {
 }
 
 func newMiniBroker(t testing.TB) *miniBroker {
+	t.Helper()
 	b := &miniBroker{store: map[string]string{}, conns: map[*miniConn]struct{}{}}
 	t.Cleanup(func() { b.down(true); b.stall(false) })
 	return b
 }
 
 // dial is for MQTTConfig.Dial.
-func (b *miniBroker) dial(ctx context.Context, u *url.URL) (net.Conn, error) {
+func (b *miniBroker) dial(ctx context.Context, _ *url.URL) (net.Conn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -235,15 +236,6 @@ func (b *miniBroker) denySubscriptions(deny func(filter string) bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.deny = deny
-}
-
-// raw sends bytes to every connection as they are.
-func (b *miniBroker) raw(p packets.ControlPacket) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for c := range b.conns {
-		c.send(p)
-	}
 }
 
 // deliver stores and hands on; b.mu is held.

@@ -117,7 +117,7 @@ func (s *Session) Run(ctx context.Context) error {
 		for _, u := range s.cfg.URLs {
 			lived, err := s.connection(ctx, u)
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // ended as asked: no failure
 			}
 			s.failed(u, lived, err)
 			if lived >= stableLife && s.short < shortLives {
@@ -341,9 +341,9 @@ func (s *Session) farewell(sending *sender, lost <-chan error) bool {
 			if s.box.delivered(s.stateTopic()) {
 				return true
 			}
-		case <-lost:
+		case <-lost: //nolint:errcheck // why it was lost no longer matters
 			return false
-		case <-sending.failed:
+		case <-sending.failed: //nolint:errcheck // likewise
 			return false
 		case <-timer.C:
 			if hurried {
@@ -435,9 +435,8 @@ func (s *Session) failed(u *url.URL, lived time.Duration, err error) {
 		s.began = time.Now()
 	}
 	level := slog.LevelWarn
-	message := "MQTT broker cannot be reached"
 	if lived > 0 {
-		message, advice = "MQTT connection lost, connecting again", ""
+		advice = ""
 		if lived <= shortLife {
 			s.short++
 		} else if s.short < shortLives {
@@ -463,7 +462,12 @@ func (s *Session) failed(u *url.URL, lived time.Duration, err error) {
 	if advice != "" {
 		attrs = append(attrs, "advice", advice)
 	}
-	s.log.Log(context.Background(), level, message, append(attrs, "error", err)...)
+	attrs = append(attrs, "error", err)
+	if lived > 0 {
+		s.log.Log(context.Background(), level, "MQTT connection lost, connecting again", attrs...)
+	} else {
+		s.log.Log(context.Background(), level, "MQTT broker cannot be reached", attrs...)
+	}
 	if lived > 0 && lived <= shortLife && s.short == shortLives {
 		attrs := []any{
 			"broker", broker, "client_id", s.cfg.ClientID,

@@ -86,6 +86,7 @@ type house struct {
 }
 
 func newHouse(t *testing.T) *house {
+	t.Helper()
 	h := &house{t: t, b: newMiniBroker(t), box: NewOutbox()}
 	h.cfg = MQTTConfig{URLs: brokerURLs("mqtt://broker"), ClientID: "me", Topic: "k", Dial: h.b.dial}
 	return h
