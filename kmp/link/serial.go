@@ -74,8 +74,7 @@ func serialMode(t Target) *serial.Mode {
 func openError(t Target, err error, candidates string) error {
 	e := &Error{Op: "open", Line: t.String(), Err: err}
 	code := serial.PortErrorCode(-1)
-	var port *serial.PortError
-	if errors.As(err, &port) {
+	if port, ok := errors.AsType[*serial.PortError](err); ok {
 		code = port.Code()
 	}
 	switch {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -40,14 +41,11 @@ func each(err error) []error {
 		return []error{err}
 	}
 	// Only what errors.Join made is nothing but its parts; a sentence that wraps two errors stays whole.
-	var text string
-	for i, part := range joined.Unwrap() {
-		if i > 0 {
-			text += "\n"
-		}
-		text += part.Error()
+	var texts []string
+	for _, part := range joined.Unwrap() {
+		texts = append(texts, part.Error())
 	}
-	if text != err.Error() {
+	if strings.Join(texts, "\n") != err.Error() {
 		return []error{err}
 	}
 	var parts []error

@@ -147,8 +147,7 @@ func TestParseErrors(t *testing.T) {
 			if got != (Target{}) {
 				t.Errorf("parse = %+v beside an error", got)
 			}
-			var bad *URLError
-			if !errors.As(err, &bad) {
+			if _, ok := errors.AsType[*URLError](err); !ok {
 				t.Errorf("error is a %T, want *URLError", err)
 			}
 			for _, want := range tt.want {
