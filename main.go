@@ -229,11 +229,8 @@ func (p program) settings(environ []string) (cfg bridge.Config, missing []string
 		},
 	})
 	if err != nil {
-		text := "the settings are not usable:"
-		for _, problem := range append(strings.Split(err.Error(), "\n"), missing...) {
-			text += "\n  " + problem
-		}
-		return cfg, missing, usageError{errors.New(text)}
+		problems := append(strings.Split(err.Error(), "\n"), missing...)
+		return cfg, missing, usagef("the settings are not usable:\n  %s", strings.Join(problems, "\n  "))
 	}
 	return cfg, missing, nil
 }
@@ -452,8 +449,10 @@ func (p program) identify(ctx context.Context, args []string) error {
 		return *s
 	}
 	return p.table([][]string{
-		{"serial number", orUnknown(id.Serial)}, {"meter type", orUnknown(id.Type)},
-		{"model", orUnknown(id.Model)}, {"software revision", orUnknown(id.Revision)},
+		{"serial number", orUnknown(id.Serial)},
+		{"meter type", orUnknown(id.Type)},
+		{"model", orUnknown(id.Model)},
+		{"software revision", orUnknown(id.Revision)},
 	})
 }
 
