@@ -27,7 +27,7 @@ func ExampleMeter_Line() {
 		fmt.Println(r.ID, value)
 	}
 	// Output:
-	// 60 215.429
-	// 68 2006.48
-	// 86 68.96
+	// 60 116.429
+	// 68 1035.63
+	// 86 67.83
 }

@@ -18,8 +18,8 @@ const (
 	density = 9933
 
 	indoor       = 1700 // below this outside temperature the house heats
-	conductance  = 360  // W/K of the average house
-	ratedHeat    = 8000 // W: radiators at full load
+	conductance  = 175  // W/K of the average house: some 14 MWh a year, hot water included
+	ratedHeat    = 5000 // W: radiators at full load
 	drawSlot     = 240  // a draw of hot water lasts as long
 	drawReturn   = 2200 // return temperature while hot water is made from cold
 	bypassSlot   = 1800 // in summer a bypass opens now and then to keep the pipe warm
