@@ -454,24 +454,43 @@ func TestConnReportsTheBadAnswer(t *testing.T) {
 }
 
 // A repeated or late answer to the request before must not become the answer to
-// this one.
+// this one, whether it waits on the line or was read with the answer before.
 func TestConnDiscardsWhatIsWaiting(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := newPipe(t, func(n int, _ Frame, w io.Writer) {
-			w.Write(reply(t, HeatMeter, 60))
-			if n == 0 {
-				go w.Write(AppendFrame(nil, FromMeter, HeatMeter, CmdGetRegister, []byte{0, 60, 8, 2, 0x43, 9, 9}))
-			}
+	stale := AppendFrame(nil, FromMeter, HeatMeter, CmdGetRegister, []byte{0, 60, 8, 2, 0x43, 9, 9})
+	for name, first := range map[string]func(w io.Writer, answer []byte){
+		"on the line": func(w io.Writer, answer []byte) {
+			w.Write(answer)
+			go w.Write(stale)
+		},
+		"in one piece": func(w io.Writer, answer []byte) { w.Write(append(answer, stale...)) },
+		"half of it": func(w io.Writer, answer []byte) {
+			w.Write(append(answer, stale[:8]...))
+			go w.Write(stale[8:])
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPipe(t, func(n int, _ Frame, w io.Writer) {
+					if n == 0 {
+						first(w, reply(t, HeatMeter, 60))
+					} else {
+						w.Write(reply(t, HeatMeter, 60))
+					}
+				})
+				c := NewConn(p.client, Options{})
+				for range 2 {
+					registers, err := c.GetRegister(t.Context(), HeatMeter, 60)
+					if err != nil || !bytes.Equal(registers[0].Raw, []byte{0x1B, 60}) {
+						t.Errorf("%v, %v", registers, err)
+					}
+					synctest.Wait() // the repetition waits to be read
+				}
+				if s := c.Stats(); s.Requests != 2 || s.BadFrames != 0 {
+					t.Errorf("stats %+v", s)
+				}
+			})
 		})
-		c := NewConn(p.client, Options{})
-		for range 2 {
-			registers, err := c.GetRegister(t.Context(), HeatMeter, 60)
-			if err != nil || !bytes.Equal(registers[0].Raw, []byte{0x1B, 60}) {
-				t.Errorf("%v, %v", registers, err)
-			}
-			synctest.Wait() // the repetition waits to be read
-		}
-	})
+	}
 }
 
 // After a failure 1.6 s of quiet begin anew with every byte that still comes.
@@ -578,10 +597,31 @@ func TestConnCancel(t *testing.T) {
 			if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second {
 				t.Errorf("%v after %v", err, time.Since(start))
 			}
+			client, meter = net.Pipe() // the one above has its deadline from the cancelling
+			defer meter.Close()
 			start = time.Now()
 			_, err = NewConn(client, Options{}).GetSerialNo(t.Context(), HeatMeter)
 			if !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) > DefaultTimeout+time.Second {
 				t.Errorf("%v after %v", err, time.Since(start))
+			}
+		})
+	})
+	t.Run("deadline set late", func(t *testing.T) {
+		// The deadline by which the context ends a read must not hit the next call.
+		synctest.Test(t, func(t *testing.T) {
+			p := newPipe(t, func(n int, _ Frame, w io.Writer) {
+				if n > 0 {
+					w.Write(unhex(t, "403F0201234567E9560D"))
+				}
+			})
+			c := NewConn(lateLine{p.client}, Options{})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if _, err := c.GetSerialNo(ctx, HeatMeter); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%v", err)
+			}
+			if _, err := c.GetSerialNo(t.Context(), HeatMeter); err != nil {
+				t.Errorf("the next call: %v", err)
 			}
 		})
 	})
@@ -602,6 +642,16 @@ func TestConnCancel(t *testing.T) {
 			}
 		})
 	})
+}
+
+// lateLine takes its time to end a write, but not a read.
+type lateLine struct{ net.Conn }
+
+func (l lateLine) SetWriteDeadline(t time.Time) error {
+	if t.Before(time.Now()) {
+		time.Sleep(2 * quiet)
+	}
+	return l.Conn.SetWriteDeadline(t)
 }
 
 // One request is in flight, however many callers there are.
