@@ -8,9 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ttyDevice is opened and set up by the serial library, but reads and writes go through the locked file, which never blocks. The library's
-// own Read waits for ever when another program takes the bytes in between, and panics when the process has more than
-// 1024 files open; its Write waits for as long as the device takes nothing.
+// ttyDevice is opened and set up by the serial library, but reads and writes go
+// through the locked file, which never blocks. The library's own Read waits for
+// ever when another program takes the bytes in between, and panics when the process
+// has more than 1024 files open; its Write waits for as long as the device takes
+// nothing.
 type ttyDevice struct {
 	port serial.Port
 	fd   int
@@ -80,7 +82,8 @@ func (d *ttyDevice) write(p []byte, wait time.Duration) (int, error) {
 }
 
 func (d *ttyDevice) close() error {
-	// Neither can help any more when the device is gone; the files are closed in any case.
+	// Neither can help any more when the device is gone; the files are closed in
+	// any case.
 	_ = d.port.ResetOutputBuffer()
 	return errors.Join(d.port.Close(), closeLocked(d.fd))
 }

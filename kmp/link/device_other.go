@@ -37,7 +37,8 @@ func openDevice(name string, mode *serial.Mode) (device, error) {
 		_ = d.close() // the first error is the one to tell
 		return nil, err
 	}
-	// The library panics in its first Read if the process has too many files open. Better to know now.
+	// The library panics in its first Read if the process has too many files open.
+	// Better to know now.
 	if _, err := d.read(make([]byte, 1), 0); err != nil {
 		_ = d.close()
 		return nil, err
@@ -46,7 +47,8 @@ func openDevice(name string, mode *serial.Mode) (device, error) {
 }
 
 func (d *portDevice) read(p []byte, wait time.Duration) (n int, err error) {
-	// Outside Windows the library asks select(2), whose sets end at file number 1023, and indexes them unchecked.
+	// Outside Windows the library asks select(2), whose sets end at file number
+	// 1023, and indexes them unchecked.
 	defer func() {
 		if r := recover(); r != nil {
 			n, err = 0, fmt.Errorf("the process has too many files open for a serial port (%v)", r)
@@ -59,8 +61,9 @@ func (d *portDevice) read(p []byte, wait time.Duration) (n int, err error) {
 	return n, portError(err)
 }
 
-// write lets a goroutine of its own wait for the device, because the library's Write has no time limit. If it never
-// returns, nothing is written any more, and it ends when the port is closed.
+// write lets a goroutine of its own wait for the device, because the library's
+// Write has no time limit. If it never returns, nothing is written any more, and it
+// ends when the port is closed.
 func (d *portDevice) write(p []byte, wait time.Duration) (int, error) {
 	if d.pending == nil {
 		done := make(chan written, 1)
@@ -87,7 +90,8 @@ func (d *portDevice) close() error {
 	return errors.Join(d.port.Close(), closeLocked(d.lock))
 }
 
-// portError tells an unplugged device, for which the library has the same word as for a closed port.
+// portError tells an unplugged device, for which the library has the same word as
+// for a closed port.
 func portError(err error) error {
 	var port *serial.PortError
 	if errors.As(err, &port) && port.Code() == serial.PortClosed {

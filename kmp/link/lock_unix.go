@@ -9,11 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openLocked opens the device a second time, beside the serial library, and locks it against every other program that does the same:
-// the library's own claim (TIOCEXCL) does not stop root. The lock goes when the file is closed, also by a crash.
+// openLocked opens the device a second time, beside the serial library, and locks
+// it against every other program that does the same: the library's own claim
+// (TIOCEXCL) does not stop root. The lock goes when the file is closed, also by a
+// crash.
 func openLocked(name string) (int, error) {
-	// Not blocking, or a port without carrier would wait for one; no controlling terminal, or a hang-up of the
-	// line would be a signal that ends this process.
+	// Not blocking, or a port without carrier would wait for one; no controlling
+	// terminal, or a hang-up of the line would be a signal that ends this process.
 	fd, err := retry(func() (int, error) {
 		return unix.Open(name, unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	})

@@ -16,11 +16,12 @@ import (
 	"kmp2mqtt/kmp"
 )
 
-// slice bounds one wait inside Read and Write, and so how late they notice a new deadline or Close. The port's own
-// wait knows neither.
+// slice bounds one wait inside Read and Write, and so how late they notice a new
+// deadline or Close. The port's own wait knows neither.
 const slice = 20 * time.Millisecond
 
-// device is an open serial port whose calls come back within wait. It is never called after close.
+// device is an open serial port whose calls come back within wait. It is never
+// called after close.
 type device interface {
 	read(p []byte, wait time.Duration) (int, error)  // (0, nil): nothing came
 	write(p []byte, wait time.Duration) (int, error) // (0, nil): no room yet
@@ -62,15 +63,17 @@ func serialMode(t Target) *serial.Mode {
 	default:
 		mode.StopBits = serial.TwoStopBits
 	}
-	// Both wires are set together or not at all. Not at all unless asked for: a port without these wires, such as a
-	// pseudo terminal, cannot be opened with them. A wire that was not asked for keeps what the system gives it: on.
+	// Both wires are set together or not at all. Not at all unless asked for: a
+	// port without these wires, such as a pseudo terminal, cannot be opened with
+	// them. A wire that was not asked for keeps what the system gives it: on.
 	if t.DTR != Untouched || t.RTS != Untouched {
 		mode.InitialStatusBits = &serial.ModemOutputBits{DTR: t.DTR != Off, RTS: t.RTS != Off}
 	}
 	return mode
 }
 
-// openError names the next step. candidates is the folder where the system lists serial ports by name.
+// openError names the next step. candidates is the folder where the system lists
+// serial ports by name.
 func openError(t Target, err error, candidates string) error {
 	e := &Error{Op: "open", Line: t.String(), Err: err}
 	code := serial.PortErrorCode(-1)
@@ -151,8 +154,9 @@ func (l *serialLine) Read(p []byte) (int, error) {
 	}
 }
 
-// Write hands all of p to the system within the time limit, or fails. A request fits the system's buffer at once, so that it
-// goes out without a gap, and Write returns before it is on the wire.
+// Write hands all of p to the system within the time limit, or fails. A request
+// fits the system's buffer at once, so that it goes out without a gap, and Write
+// returns before it is on the wire.
 func (l *serialLine) Write(p []byte) (int, error) {
 	l.writing.Lock()
 	defer l.writing.Unlock()
@@ -177,7 +181,8 @@ func (l *serialLine) Write(p []byte) (int, error) {
 	}
 }
 
-// SetReadDeadline sets when Read gives up, also one that is waiting already; the zero time is never.
+// SetReadDeadline sets when Read gives up, also one that is waiting already; the
+// zero time is never.
 func (l *serialLine) SetReadDeadline(t time.Time) error {
 	if l.closed.Load() {
 		return closedError("set deadline", l.name)
@@ -186,9 +191,11 @@ func (l *serialLine) SetReadDeadline(t time.Time) error {
 	return nil
 }
 
-// Close waits for Read and Write to leave, one slice at most, before it closes the port: a number that is in use by
-// them would otherwise go to the next file opened in this process, and a request with it. What was written and is not yet on the wire is
-// dropped, because the system would wait for a device that is stuck. A second Close does nothing.
+// Close waits for Read and Write to leave, one slice at most, before it closes the
+// port: a number that is in use by them would otherwise go to the next file opened
+// in this process, and a request with it. What was written and is not yet on the
+// wire is dropped, because the system would wait for a device that is stuck. A
+// second Close does nothing.
 func (l *serialLine) Close() error {
 	if l.closed.Swap(true) {
 		return nil
@@ -203,7 +210,8 @@ func (l *serialLine) Close() error {
 	return nil
 }
 
-// fail tells an unplugged device from the rest. The error of a read or write that is not that one is passed on as it is.
+// fail tells an unplugged device from the rest. The error of a read or write that
+// is not that one is passed on as it is.
 func (l *serialLine) fail(op string, err error) error {
 	if errors.Is(err, errGone) || errors.Is(err, io.EOF) || unplugged(err) {
 		return goneError(op, l.name, "the device is gone", err, "plug it in again, and check its cable")

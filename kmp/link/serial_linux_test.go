@@ -87,8 +87,8 @@ func wantText(t *testing.T, err error, texts ...string) {
 	}
 }
 
-// The settings are read back from the kernel. A pseudo terminal keeps 8 data bits and no parity whatever it is told;
-// TestSerialMode has the others.
+// The settings are read back from the kernel. A pseudo terminal keeps 8 data bits
+// and no parity whatever it is told; TestSerialMode has the others.
 func TestSerialSettings(t *testing.T) {
 	tests := []struct {
 		query         string
@@ -245,7 +245,8 @@ func TestSerialCloseWhileReading(t *testing.T) {
 	}
 }
 
-// A number of a closed port goes to the next file that is opened: nothing written to the line may land there.
+// A number of a closed port goes to the next file that is opened: nothing written
+// to the line may land there.
 func TestSerialWriteAfterClose(t *testing.T) {
 	_, name := openPTY(t)
 	line := openLine(t, name)
@@ -356,7 +357,8 @@ func TestSerialCloseWhileStuck(t *testing.T) {
 	}
 }
 
-// A process with a thousand connections open still has its serial ports: the sets of select(2) end at 1023.
+// A process with a thousand connections open still has its serial ports: the sets
+// of select(2) end at 1023.
 func TestSerialManyFiles(t *testing.T) {
 	for range 600 {
 		r, w, err := os.Pipe()

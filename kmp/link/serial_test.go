@@ -13,7 +13,8 @@ import (
 	"go.bug.st/serial"
 )
 
-// slowDevice gives its bytes one by one and says "nothing" in between, as the serial library does: (0, nil).
+// slowDevice gives its bytes one by one and says "nothing" in between, as the
+// serial library does: (0, nil).
 type slowDevice struct {
 	silent time.Duration // how long before each byte
 	next   time.Duration // what is left of it

@@ -14,7 +14,8 @@ import (
 	"kmp2mqtt/kmp/sim"
 )
 
-// sim reads the rest of a sim:// URL. What its options mean, and what is wrong with them, package sim knows.
+// sim reads the rest of a sim:// URL. What its options mean, and what is wrong with
+// them, package sim knows.
 func (p *parser) sim(model, query string) {
 	p.target.Scheme = SchemeSim
 	if model == "" {
@@ -34,13 +35,15 @@ func (p *parser) sim(model, query string) {
 	p.target.Options = values.Encode()
 }
 
-// each takes joined errors apart: they would fill a line each, and a URL's errors stand on one.
+// each takes joined errors apart: they would fill a line each, and a URL's errors
+// stand on one.
 func each(err error) []error {
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return []error{err}
 	}
-	// Only what errors.Join made is nothing but its parts; a sentence that wraps two errors stays whole.
+	// Only what errors.Join made is nothing but its parts; a sentence that wraps
+	// two errors stays whole.
 	var texts []string
 	for _, part := range joined.Unwrap() {
 		texts = append(texts, part.Error())
@@ -55,7 +58,8 @@ func each(err error) []error {
 	return parts
 }
 
-// openSim makes the meter and a line to it. Both live until the line is closed, whatever becomes of ctx.
+// openSim makes the meter and a line to it. Both live until the line is closed,
+// whatever becomes of ctx.
 func openSim(ctx context.Context, t Target) (kmp.Line, error) {
 	meter, err := newMeter(t)
 	if err != nil {

@@ -11,7 +11,8 @@ import (
 	"kmp2mqtt/kmp"
 )
 
-// tcpLine is a serial server's raw port. It adds to the net.Conn a bound for Write and errors that say what to do.
+// tcpLine is a serial server's raw port. It adds to the net.Conn a bound for Write
+// and errors that say what to do.
 type tcpLine struct {
 	conn         net.Conn
 	name         string
@@ -22,7 +23,8 @@ func openTCP(ctx context.Context, t Target) (kmp.Line, error) {
 	name := t.String()
 	dialer := net.Dialer{
 		Timeout: connectTimeout,
-		// A serial server that lost its power says nothing. An idle line that is read every half hour must notice before the next reading.
+		// A serial server that lost its power says nothing. An idle line that is
+		// read every half hour must notice before the next reading.
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 4},
 	}
 	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port))))
@@ -119,7 +121,8 @@ func (l *tcpLine) fail(op string, err error) error {
 	case isClosed(err):
 		return closedError(op, l.name)
 	}
-	// Whatever else goes wrong on an open connection (reset, keep-alive without answer, no route) ends it.
+	// Whatever else goes wrong on an open connection (reset, keep-alive without
+	// answer, no route) ends it.
 	return goneError(op, l.name, "the serial server ended the connection", err,
 		"if that happens again and again, it may serve one client at a time or close idle connections: look at its settings")
 }
