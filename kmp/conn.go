@@ -397,6 +397,9 @@ func (c *Conn) receive(ctx context.Context, addr Address, req Request, ans Answe
 		case errors.Is(err, ErrCodec), errors.Is(err, ErrForeign):
 			c.countBad(err)
 			reason = err
+			if time.Now().After(c.answerBy) { // only a frame begun in time may end later
+				return reason
+			}
 		default:
 			return fmt.Errorf("kmp: line: %w", err)
 		}

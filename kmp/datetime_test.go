@@ -86,6 +86,19 @@ func TestValue(t *testing.T) {
 	}
 }
 
+// Units of unknown meaning or layout are never taken for numbers.
+func TestValueUnknownUnits(t *testing.T) {
+	unknown := []Unit{0x40, 0x49, 0x4A, 0x4B, 0x4C, 0x4D, 0x4E, 0x50, 0x51, 0x52, 0x53, 0x54}
+	for u := 0x5B; u <= 0xFF; u++ {
+		unknown = append(unknown, Unit(u))
+	}
+	for _, u := range unknown {
+		if v, err := (Register{ID: 1, Unit: u, Raw: []byte{0, 1}}).Value(); err != nil || v != Raw("\x00\x01") {
+			t.Errorf("unit %02X: %#v (error %v), want the bytes", byte(u), v, err)
+		}
+	}
+}
+
 func TestValueErrors(t *testing.T) {
 	for _, tt := range []struct {
 		name string
