@@ -3,8 +3,6 @@ package catalog
 import (
 	"bytes"
 	"encoding/csv"
-	"errors"
-	"flag"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -19,8 +17,6 @@ import (
 
 	"kmp2mqtt/kmp"
 )
-
-var update = flag.Bool("update", false, "write docs/registers.md anew")
 
 // readFile returns a file of testdata.
 func readFile(t *testing.T, name string) []byte {
@@ -405,11 +401,7 @@ func TestCopies(t *testing.T) {
 	InfoTables()[0].Codes[1].Meaning = "overwritten"
 	table, _ := InfoTableByName("sum602")
 	table.Codes[1].Meaning = "overwritten"
-	var page bytes.Buffer
-	if err := WriteMarkdown(&page); err != nil {
-		t.Fatal(err)
-	}
-	if bytes.Contains(page.Bytes(), []byte("overwritten")) {
+	if strings.Contains(markdown(), "overwritten") {
 		t.Error("the catalog has overwritten")
 	}
 	if m, _ := ModelByName("403"); m.Registers[0] != 60 {
@@ -652,65 +644,6 @@ func TestParseErrors(t *testing.T) {
 	}
 }
 
-// docs/registers.md is the catalog, to read.
-func TestMarkdown(t *testing.T) {
-	path := filepath.Join("..", "..", "docs", "registers.md")
-	var page bytes.Buffer
-	if err := WriteMarkdown(&page); err != nil {
-		t.Fatal(err)
-	}
-	if *update {
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, page.Bytes(), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	got, err := os.ReadFile(path)
-	if err != nil || !bytes.Equal(got, page.Bytes()) {
-		t.Errorf("docs/registers.md is not what the catalog says (%v): run go test ./kmp/catalog -update", err)
-	}
-}
-
-// Every register, unit and source is on the page, and every table row has as many
-// cells as its head.
-func TestMarkdownContent(t *testing.T) {
-	var buf bytes.Buffer
-	if err := WriteMarkdown(&buf); err != nil {
-		t.Fatal(err)
-	}
-	page := buf.String()
-	for _, r := range Registers() {
-		if !strings.Contains(page, "| `"+r.Name+"` | "+r.Title+" |") {
-			t.Errorf("register %s is not on the page", r.Name)
-		}
-	}
-	for _, want := range []string{
-		"go test ./kmp/catalog -update",
-		"| 21 | 15 | W | `w` |",
-		"| 55 | 37 | m³ | `m3` | 10 |",
-		"| `403` | MULTICAL 403 | heat |",
-		"| `bit 3` | temperature sensor T1 outside range |",
-		"| `0001` | `601` | MULTICAL 601 with Pt500 sensors |",
-		"5512-447 M1",
-	} {
-		if !strings.Contains(page, want) {
-			t.Errorf("the page lacks %q", want)
-		}
-	}
-	cells := 0
-	for i, line := range strings.Split(page, "\n") {
-		n := strings.Count(strings.ReplaceAll(line, `\|`, ""), "|")
-		if n == 0 || cells == 0 {
-			cells = n
-		}
-		if n != cells {
-			t.Errorf("line %d has %d cells, the head of its table %d: %s", i+1, n-1, cells-1, line)
-		}
-	}
-}
-
 // The units that count in tens are multiplied, all others are left alone.
 func TestValue(t *testing.T) {
 	for _, tt := range []struct {
@@ -734,26 +667,6 @@ func TestValue(t *testing.T) {
 	}
 	if got, err := Value(kmp.Register{Unit: kmp.UnitDate, Raw: []byte{99}}); err == nil {
 		t.Errorf("the date 99 is %v", got)
-	}
-}
-
-// failingWriter fails after some bytes.
-type failingWriter struct{ left int }
-
-var errFull = errors.New("disk full")
-
-func (w *failingWriter) Write(p []byte) (int, error) {
-	if w.left -= len(p); w.left < 0 {
-		return 0, errFull
-	}
-	return len(p), nil
-}
-
-func TestMarkdownError(t *testing.T) {
-	for _, left := range []int{0, 10_000} {
-		if err := WriteMarkdown(&failingWriter{left}); !errors.Is(err, errFull) {
-			t.Errorf("after %d bytes: error %v, want %v", left, err, errFull)
-		}
 	}
 }
 

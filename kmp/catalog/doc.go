@@ -3,7 +3,7 @@
 // known, each with its source.
 //
 // The knowledge is data, in the CSV files beside this code; a new meter adds rows.
-// docs/registers.md is the same data to read, written by [WriteMarkdown].
+// docs/registers.md is the same data to read; a test writes it.
 //
 //	registers.csv   what can be read: name, title, unit, kind, models
 //	units.csv       the unit codes 0 to 90: symbol, suffix of a JSON key, factor

@@ -1,17 +1,72 @@
 package catalog
 
 import (
-	"bufio"
+	"flag"
 	"fmt"
-	"io"
+	"os"
+	"path/filepath"
 	"strings"
+	"testing"
 )
 
-// WriteMarkdown writes the whole catalog as the page docs/registers.md: models,
-// units, registers, info codes and type codes, each with its sources. The only
-// errors are those of w.
-func WriteMarkdown(w io.Writer) error {
-	p := &page{w: bufio.NewWriter(w), numbers: map[string]int{}}
+var update = flag.Bool("update", false, "write docs/registers.md anew")
+
+// docs/registers.md is the catalog, to read.
+func TestMarkdown(t *testing.T) {
+	path := filepath.Join("..", "..", "docs", "registers.md")
+	page := markdown()
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(page), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(path)
+	if err != nil || string(got) != page {
+		t.Errorf("docs/registers.md is not what the catalog says (%v): run go test ./kmp/catalog -update", err)
+	}
+}
+
+// Every register, unit and source is on the page, and every table row has as many
+// cells as its head.
+func TestMarkdownContent(t *testing.T) {
+	page := markdown()
+	for _, r := range Registers() {
+		if !strings.Contains(page, "| `"+r.Name+"` | "+r.Title+" |") {
+			t.Errorf("register %s is not on the page", r.Name)
+		}
+	}
+	for _, want := range []string{
+		"go test ./kmp/catalog -update",
+		"| 21 | 15 | W | `w` |",
+		"| 55 | 37 | m³ | `m3` | 10 |",
+		"| `403` | MULTICAL 403 | heat |",
+		"| `bit 3` | temperature sensor T1 outside range |",
+		"| `0001` | `601` | MULTICAL 601 with Pt500 sensors |",
+		"5512-447 M1",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	cells := 0
+	for i, line := range strings.Split(page, "\n") {
+		n := strings.Count(strings.ReplaceAll(line, `\|`, ""), "|")
+		if n == 0 || cells == 0 {
+			cells = n
+		}
+		if n != cells {
+			t.Errorf("line %d has %d cells, the head of its table %d: %s", i+1, n-1, cells-1, line)
+		}
+	}
+}
+
+// markdown is the whole catalog as the page docs/registers.md: models, units,
+// registers, info codes and type codes, each with its sources.
+func markdown() string {
+	p := &page{numbers: map[string]int{}}
 	p.print(`<!-- Generated from kmp/catalog/*.csv by: go test ./kmp/catalog -update. Do not edit. -->
 
 # Registers, units and info codes
@@ -30,21 +85,19 @@ What the numbers of the Kamstrup Meter Protocol mean, as far as it is publicly k
 	p.infoTables()
 	p.types()
 	p.references()
-	return p.w.Flush()
+	return p.text.String()
 }
 
-// page writes the parts of the document and numbers the sources in the order in
-// which they are cited. The writer keeps the first error until the end.
+// page collects the parts of the document and numbers the sources in the order in
+// which they are cited.
 type page struct {
-	w       *bufio.Writer
+	text    strings.Builder
 	sources []string
 	numbers map[string]int
 }
 
 // print writes text as it is.
-func (p *page) print(text string) {
-	_, _ = p.w.WriteString(text) // the error comes back from Flush
-}
+func (p *page) print(text string) { p.text.WriteString(text) }
 
 // heading starts a section.
 func (p *page) heading(level int, title, text string) {
