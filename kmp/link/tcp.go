@@ -71,13 +71,10 @@ func (l *tcpLine) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	n, err := l.conn.Read(p)
-	if n > 0 {
-		return n, nil // an error with it comes again
+	if err != nil && n == 0 { // an error with bytes comes again
+		return 0, l.fail("read", err)
 	}
-	if err == nil {
-		return 0, os.ErrDeadlineExceeded
-	}
-	return 0, l.fail("read", err)
+	return n, nil
 }
 
 // Write sends all of p within the time limit, or fails.
