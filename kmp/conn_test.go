@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -362,6 +363,18 @@ func TestConnOnlyEcho(t *testing.T) {
 			t.Error("echo not seen")
 		}
 	})
+	synctest.Test(t, func(t *testing.T) { // what the last attempt heard counts
+		p := newPipe(t, func(n int, f Frame, w io.Writer) {
+			if n == 0 {
+				w.Write(AppendFrame(nil, ToMeter, f.Address, f.Command, f.Data))
+			}
+		})
+		c := NewConn(p.client, Options{})
+		_, err := c.GetSerialNo(t.Context(), HeatMeter)
+		if !errors.Is(err, ErrNoReply) || !strings.Contains(err.Error(), "nothing came") || c.Stats().Echo {
+			t.Errorf("%v", err)
+		}
+	})
 }
 
 // Bytes without a frame are not silence: the line is noisy, or set otherwise than the
@@ -457,6 +470,13 @@ func TestConnReportsTheBadAnswer(t *testing.T) {
 // A repeated or late answer to the request before must not become the answer to
 // this one, whether it waits on the line or was read with the answer before.
 func TestConnDiscardsWhatIsWaiting(t *testing.T) {
+	for _, pause := range []time.Duration{0, time.Hour} { // between the readings
+		testDiscards(t, pause)
+	}
+}
+
+func testDiscards(t *testing.T, pause time.Duration) {
+	t.Helper()
 	stale := AppendFrame(nil, FromMeter, HeatMeter, CmdGetRegister, []byte{0, 60, 8, 2, 0x43, 9, 9})
 	for name, first := range map[string]func(w io.Writer, answer []byte){
 		"on the line": func(w io.Writer, answer []byte) {
@@ -469,7 +489,7 @@ func TestConnDiscardsWhatIsWaiting(t *testing.T) {
 			go w.Write(stale[8:])
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(fmt.Sprintf("%s, %v", name, pause), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := newPipe(t, func(n int, _ Frame, w io.Writer) {
 					if n == 0 {
@@ -484,10 +504,11 @@ func TestConnDiscardsWhatIsWaiting(t *testing.T) {
 					if err != nil || !bytes.Equal(registers[0].Raw, []byte{0x1B, 60}) {
 						t.Errorf("%v, %v", registers, err)
 					}
-					synctest.Wait() // the repetition waits to be read
+					time.Sleep(pause) // the repetition waits to be read
 				}
-				if s := c.Stats(); s.Requests != 2 || s.BadFrames != 0 {
-					t.Errorf("stats %+v", s)
+				came := uint64(len(stale) + 2*len(reply(t, HeatMeter, 60)))
+				if s := c.Stats(); s.Requests != 2 || s.BadFrames != 0 || s.BytesReceived != came {
+					t.Errorf("stats %+v, %d bytes came", s, came)
 				}
 			})
 		})
@@ -509,12 +530,19 @@ func TestConnWaitsForQuiet(t *testing.T) {
 			}
 			last = time.Now()
 		})
-		if _, err := NewConn(p.client, Options{}).GetRegister(t.Context(), HeatMeter, 60); err != nil {
+		c := NewConn(p.client, Options{})
+		if _, err := c.GetRegister(t.Context(), HeatMeter, 60); err != nil {
 			t.Fatal(err)
 		}
 		_, at := p.requests()
 		if pause := at[1].Sub(last); pause < 1600*time.Millisecond || pause > 1700*time.Millisecond {
 			t.Errorf("repeated %v after the last byte", pause)
+		}
+
+		go p.meter.Write([]byte{0}) // after a good answer a byte is no reason to wait
+		start := time.Now()
+		if _, err := c.GetRegister(t.Context(), HeatMeter, 60); err != nil || time.Since(start) > 20*time.Millisecond {
+			t.Errorf("%v after %v", err, time.Since(start))
 		}
 	})
 }
