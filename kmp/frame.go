@@ -300,7 +300,7 @@ func (r *Reader) Skipped() uint64 { return r.skipped }
 // Reset forgets what was read and not returned, a frame in progress included.
 func (r *Reader) Reset() {
 	r.skipped += uint64(r.w - r.r + r.offset)
-	r.r, r.w, r.offset, r.escaped = 0, 0, 0, false
+	r.r, r.w, r.offset = 0, 0, 0
 }
 
 // push takes one byte of the stream; done means that the frame in progress is whole.
@@ -347,7 +347,7 @@ var errRestarted = fmt.Errorf("%w: a new frame begins", ErrTruncated)
 func (r *Reader) drop(at int, reason error) error {
 	err := &FrameError{Physical, at, reason}
 	r.skipped += uint64(r.offset)
-	r.offset, r.escaped = 0, false
+	r.offset = 0
 	return err
 }
 

@@ -225,6 +225,20 @@ func TestDecodeDataReuse(t *testing.T) {
 	}
 }
 
+// What a caller appends to one value must not reach the next.
+func TestDecodedValuesAreApart(t *testing.T) {
+	data := unhex(t, "00 3C 03 02 43 01 02 00 44 28 02 42 03 04")
+	var a GetRegisterAnswer
+	if err := a.DecodeData(data); err != nil {
+		t.Fatal(err)
+	}
+	want := bytes.Clone(data)
+	_ = append(a.Registers[0].Raw, 0xAA)
+	if !bytes.Equal(data, want) {
+		t.Errorf("the data is % X, was % X", data, want)
+	}
+}
+
 func TestNewRegister(t *testing.T) {
 	for _, tt := range []struct {
 		text  string
