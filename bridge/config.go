@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -105,7 +107,7 @@ type ParseOptions struct {
 	// ParseLine judges a line's URL, freed of the options that belong to the meter: it
 	// returns the canonical form and the time of one byte. Required.
 	ParseLine func(raw string) (line string, byteTime time.Duration, err error)
-	// ReadFile reads secrets, certificates and keys; nil is os.ReadFile.
+	// ReadFile reads secrets, certificates and keys; nil reads real files.
 	ReadFile func(name string) ([]byte, error)
 	// Hostname goes into the default client id, so that two hosts do not share one.
 	Hostname string
@@ -117,7 +119,7 @@ type ParseOptions struct {
 func ParseConfig(environ []string, opts ParseOptions) (Config, error) {
 	p := parser{opts: opts, environment: toMap(environ)}
 	if p.opts.ReadFile == nil {
-		p.opts.ReadFile = os.ReadFile
+		p.opts.ReadFile = readSmall
 	}
 	p.nearMisses()
 	raw := p.raw()
@@ -227,6 +229,17 @@ func (p *parser) readFile(name string) ([]byte, error) {
 	return content, nil
 }
 
+// readSmall reads a file whose size does not exceed maxFileSize by more than a byte. It waits
+// neither for the writer of a pipe nor for the end of a device.
+func readSmall(name string) ([]byte, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxFileSize+1))
+}
+
 func (p *parser) show(raw settings) map[string]string {
 	shown := make(map[string]string)
 	for _, f := range fields() {
@@ -244,7 +257,7 @@ func (p *parser) show(raw settings) map[string]string {
 }
 
 // redactURLs hides the password in each of several URLs, with or without a name before
-// them. What cannot be parsed but may hold one is hidden as a whole.
+// them.
 func redactURLs(s string) string {
 	words := strings.Fields(s)
 	for i, w := range words {
@@ -257,21 +270,25 @@ func redactURLs(s string) string {
 	return strings.Join(words, " ")
 }
 
-// redactURL hides the password in a URL.
+// redactURL hides the password in a URL. It does not parse: a password that breaks the
+// URL, or a URL without its scheme, must not show either.
 func redactURL(s string) string {
-	if !strings.Contains(s, "@") {
+	scheme, rest, found := strings.Cut(s, "://")
+	if !found {
+		scheme, rest = "", s
+	}
+	end := strings.LastIndex(rest, "@")
+	if end < 0 {
 		return s
 	}
-	u, err := url.Parse(s)
-	if err != nil {
-		return redacted
-	}
-	if _, secret := u.User.Password(); !secret {
+	user, _, secret := strings.Cut(rest[:end], ":")
+	if !secret {
 		return s
 	}
-	user := u.User.Username()
-	u.User = nil
-	return strings.Replace(u.String(), "//", "//"+url.PathEscape(user)+":"+redacted+"@", 1)
+	if found {
+		scheme += "://"
+	}
+	return scheme + user + ":" + redacted + rest[end:]
 }
 
 // nearMisses reports variables that are probably ours but for a slip of the finger.
@@ -387,7 +404,13 @@ func clip(s string) string {
 func (p *parser) mqtt(c *Config, raw settings) {
 	m := &c.MQTT
 	tlsURL := false
-	for word := range strings.FieldsSeq(raw.MQTTURL) {
+	urls := strings.Fields(raw.MQTTURL)
+	if slices.ContainsFunc(urls, func(s string) bool { return !strings.Contains(s, "://") }) && strings.Contains(raw.MQTTURL, "@") && len(urls) > 1 {
+		// Parts of a password would be quoted as URLs.
+		p.fail("MQTT_URL", errors.New("one of the URLs has no scheme (mqtt://), or a password holds white space: write that as %20"))
+		urls = nil
+	}
+	for _, word := range urls {
 		u, err := parseBrokerURL(word)
 		if err != nil {
 			p.fail("MQTT_URL", err)
@@ -490,8 +513,11 @@ func parseBrokerURL(s string) (*url.URL, error) {
 		return nil, fmt.Errorf("%q has no scheme; write mqtt://%s", shown, shown)
 	}
 	u, err := url.Parse(s)
+	if shown != s && (err != nil || u.User == nil || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@")) {
+		// A password ends the URL too early, and the errors below would quote it.
+		return nil, fmt.Errorf("%q is not a URL; escape what is neither letter nor digit in its password (/ is %%2F), or use MQTT_USERNAME and MQTT_PASSWORD", shown)
+	}
 	if err != nil {
-		// The error of package url quotes the whole URL, password included.
 		if e := new(url.Error); errors.As(err, &e) {
 			err = e.Err
 		}

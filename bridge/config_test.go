@@ -181,6 +181,17 @@ func TestParseConfigErrors(t *testing.T) {
 		{"urls", []string{meter, "MQTT_URL=http://x mqtt:// mqtt://h/x mqtt://h?x mqtt://h:0 mqtt://u:se%zzcret@h"}, []string{
 			`unknown scheme "http"`, "names no host", "the path", "query", "port", "not a URL",
 		}},
+		{"passwords that break the URL", []string{
+			meter, "MQTT_URL=u:secret@h:1883 mqtt://u:ge/secret@h mqtt://u:12/secret@h mqtt://u:ge#secret@h mqtt://u:a@b/secret@h mqtt://u:12?secret@h ws://u:a@b/secret@h",
+		}, []string{"MQTT_URL: one of the URLs has no scheme"}},
+		{"no scheme", []string{meter, "MQTT_URL=u:secret@h:1883"}, []string{`MQTT_URL: "u:***@h:1883" has no scheme; write mqtt://u:***@h:1883`}},
+		{"escapes missing", []string{
+			meter, "MQTT_URL=mqtt://u:ge/secret@h mqtt://u:12/secret@h mqtt://u:ge#secret@h mqtt://u:a@b/secret@h mqtt://u:12?secret@h ws://u:a@b/secret@h",
+		}, []string{
+			`MQTT_URL: "mqtt://u:***@h" is not a URL; escape`, `"mqtt://u:***@h" is not a URL; escape`, `"mqtt://u:***@h" is not a URL; escape`,
+			`"mqtt://u:***@h" is not a URL; escape`, `"mqtt://u:***@h" is not a URL; escape`, `"ws://u:***@h" is not a URL; escape`,
+		}},
+		{"white space in a password", []string{meter, "MQTT_URL=mqtt://u:my secret@h"}, []string{"MQTT_URL: one of the URLs has no scheme (mqtt://), or a password holds white space"}},
 		{"both secrets", []string{meter, "MQTT_USERNAME=u", "MQTT_PASSWORD=x", "MQTT_PASSWORD_FILE=/pw"}, []string{"MQTT_PASSWORD_FILE: MQTT_PASSWORD is set, too"}},
 		{"secret file", []string{meter, "MQTT_USERNAME_FILE=/none", "MQTT_URL=mqtt://h"}, []string{"MQTT_USERNAME_FILE: cannot read the file: open /none: file does not exist"}},
 		{"empty secret file", []string{meter, "MQTT_USERNAME=u", "MQTT_PASSWORD_FILE=/empty", "MQTT_URL=mqtt://h"}, []string{"MQTT_PASSWORD_FILE: /empty is empty"}},
@@ -210,7 +221,7 @@ func TestParseConfigErrors(t *testing.T) {
 				}
 			}
 			for _, line := range got {
-				if strings.Contains(line, "secret@") || strings.Contains(line, "zzcret") {
+				if strings.Contains(line, "secret@") || strings.Contains(line, "my") || strings.Contains(line, "zzcret") {
 					t.Errorf("error shows a password: %s", line)
 				}
 			}
