@@ -111,7 +111,8 @@ func (c *commands) message(topic string, payload []byte, retained bool) {
 	}
 	if err := checkName(meter); err != nil {
 		// No topic of that name exists to answer on.
-		c.respond(c.topics.bridge("response/"+leaf), nil, nil, fmt.Errorf("bridge: %q is not a meter: %w", clip(meter), err))
+		_, transaction, _ := decodeObject(payload)
+		c.respond(c.topics.bridge("response/"+leaf), transaction, nil, fmt.Errorf("bridge: %q is not a meter: %w", clip(meter), err))
 		return
 	}
 	reply := c.topics.meter(meter, "response")

@@ -107,7 +107,8 @@ func TestCommandGet(t *testing.T) {
 		if got := l.command("kmp2mqtt/attic/get", "", "kmp2mqtt/attic/response", time.Second); len(got) != 1 || !strings.Contains(got[0], "unknown meter \\\"attic\\\"; there are house") {
 			t.Errorf("%s", got)
 		}
-		if got := l.command("kmp2mqtt/ü/set", "", "kmp2mqtt/bridge/response/set", time.Second); len(got) != 1 || !strings.Contains(got[0], "is not a meter") {
+		if got := l.command("kmp2mqtt/ü/set", `{"transaction":"t"}`, "kmp2mqtt/bridge/response/set", time.Second); len(got) != 1 ||
+			!strings.Contains(got[0], "is not a meter") || !strings.HasSuffix(got[0], `"transaction":"t"}`) {
 			t.Errorf("%s", got)
 		}
 	})
