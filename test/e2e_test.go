@@ -152,7 +152,12 @@ func (p *process) says(t *testing.T, texts ...string) {
 	t.Helper()
 	for _, text := range texts {
 		eventually(t, fmt.Sprintf("%s says %q", p.name, text), func() bool {
-			return strings.Contains(p.log.String(), text)
+			ended := !p.running() // asked first: the last words count, too
+			said := strings.Contains(p.log.String(), text)
+			if ended && !said {
+				t.Fatalf("%s has ended without saying %q", p.name, text)
+			}
+			return said
 		})
 	}
 }
@@ -263,11 +268,9 @@ func bridge(t *testing.T, settings ...string) *process {
 // simulate starts a simulated meter on TCP and returns its line.
 func simulate(t *testing.T, flags ...string) (*process, string) {
 	t.Helper()
-	port := freePort(t)
-	line := "tcp://" + address(port)
-	p := start(t, nil, program, append([]string{"simulate", "-listen", line}, flags...)...)
-	listens(t, port, p)
-	return p, line
+	p := start(t, nil, program, append([]string{"simulate", "-listen", "tcp://" + address(0)}, flags...)...)
+	eventually(t, "the simulated meter says where it is", func() bool { return strings.Contains(p.out.String(), "\n") })
+	return p, strings.TrimSpace(p.out.String())
 }
 
 // simulatePTY starts a simulated meter on a pseudo terminal that is linked at path.
