@@ -4,6 +4,7 @@
 //	serial:///dev/serial/by-id/usb-...    the same, as a URL
 //	COM3, serial://COM3                   a serial port on Windows
 //	tcp://host:port, socket://host:port   a serial server that passes bytes through as they are
+//	rfc2217://host:port                   a serial server whose port is set from here: Telnet COM port control, RFC 2217
 //	sim://403                             a simulated meter inside this process
 //
 // Options follow as a query, as in /dev/ttyUSB0?baud=2400. What a Kamstrup meter's optical eye needs is the default:
@@ -14,7 +15,7 @@
 //	parity     none, even, odd, mark or space, or the first letter (none)
 //	stopbits   1, 1.5 or 2 (2); 1.5 on Windows only
 //	dtr, rts   on or off: sets the two wires when the port is opened; without these options they are left to the
-//	           system, which raises both, and that is what powers an optical head. Serial ports only
+//	           system, which raises both, and that is what powers an optical head. Serial ports and rfc2217:// only
 //
 // With tcp:// the first four change nothing on the network: they say how the port behind the serial server is set, so that
 // [Target.ByteTime] is right. The options of sim:// are those of package sim.

@@ -17,8 +17,8 @@ var (
 	// the line is of no use any more and is to be closed.
 	ErrStuck = errors.New("takes no more bytes")
 
-	// ErrNotSupported means a line URL of a kind that this version does not open.
-	ErrNotSupported = errors.New("not supported by this version")
+	// ErrRefused means that a serial server does not do what rfc2217:// demands of it, or does not set its port as asked.
+	ErrRefused = errors.New("the serial server refuses")
 )
 
 // Error says what failed on which line, and what to do about it. [Open] and the lines it returns give no other errors,
@@ -26,7 +26,7 @@ var (
 type Error struct {
 	Op     string // "open", "read", "write", "close" or "set deadline"
 	Line   string // the line, as [Target.String] gives it
-	Err    error  // the cause: ErrBusy, ErrStuck, io.EOF, os.ErrClosed, fs.ErrNotExist and others, for errors.Is
+	Err    error  // the cause: ErrBusy, ErrStuck, ErrRefused, io.EOF, os.ErrClosed, fs.ErrNotExist and others, for errors.Is
 	Advice string // what to do next, or empty
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	// connectTimeout bounds the opening of a TCP line; a serial server in the same house answers in milliseconds.
+	// connectTimeout bounds the opening of a line over TCP; a serial server in the same house answers in milliseconds.
 	connectTimeout = 10 * time.Second
 
 	// writeTimeout bounds one Write. A request of 8 registers is on the wire within 0.25 s at 1200 baud.
@@ -27,6 +27,8 @@ func Open(ctx context.Context, t Target) (kmp.Line, error) {
 		return openSerial(t)
 	case SchemeTCP:
 		return openTCP(ctx, t)
+	case SchemeRFC2217:
+		return openRFC2217(ctx, t)
 	case SchemeSim:
 		return openSim(ctx, t)
 	}

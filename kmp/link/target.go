@@ -16,9 +16,10 @@ import (
 
 // The kinds of line, as [Target.Scheme] names them.
 const (
-	SchemeSerial = "serial" // a serial port of this machine
-	SchemeTCP    = "tcp"    // bytes as they are over TCP; socket:// is the same
-	SchemeSim    = "sim"    // a simulated meter inside this process
+	SchemeSerial  = "serial"  // a serial port of this machine
+	SchemeTCP     = "tcp"     // bytes as they are over TCP; socket:// is the same
+	SchemeRFC2217 = "rfc2217" // a serial server whose port is set from here
+	SchemeSim     = "sim"     // a simulated meter inside this process
 )
 
 // Parity says how a serial port guards each byte.
@@ -53,11 +54,11 @@ const (
 // Target is a parsed line URL. It is a plain value: two Targets compared with == are equal when they name the same line with the
 // same options. Make one with [Parse].
 type Target struct {
-	Scheme string // SchemeSerial, SchemeTCP or SchemeSim
+	Scheme string // SchemeSerial, SchemeTCP, SchemeRFC2217 or SchemeSim
 
 	Device string // serial: the cleaned absolute path, or COM1 and so on
-	Host   string // tcp: name in lower case or address, without brackets
-	Port   uint16 // tcp: 1 to 65535
+	Host   string // tcp, rfc2217: name in lower case or address, without brackets
+	Port   uint16 // tcp, rfc2217: 1 to 65535
 	Model  string // sim: the model's name, such as 403
 
 	// How the serial port is set; with tcp, how the port behind the serial server is believed to be set.
@@ -66,8 +67,8 @@ type Target struct {
 	Parity   Parity  // never empty
 	StopBits float64 // 1, 1.5 or 2
 
-	DTR Switch // serial only
-	RTS Switch // serial only
+	DTR Switch // serial and rfc2217
+	RTS Switch // serial and rfc2217
 
 	Options string // sim: its options as a query in alphabetical order
 }
@@ -104,7 +105,7 @@ func parse(raw, goos string) (Target, error) {
 	return p.target, nil
 }
 
-const kinds = "/dev/ttyUSB0, serial:///dev/ttyUSB0, tcp://host:port, socket://host:port or sim://403"
+const kinds = "/dev/ttyUSB0, serial:///dev/ttyUSB0, tcp://host:port, socket://host:port, rfc2217://host:port or sim://403"
 
 func (p *parser) line(raw string) {
 	if raw == "" {
@@ -124,17 +125,15 @@ func (p *parser) line(raw string) {
 	case SchemeSerial:
 		p.serial(rest)
 	case SchemeTCP, "socket":
-		p.tcp(rest)
+		p.tcp(SchemeTCP, rest)
+	case SchemeRFC2217:
+		p.tcp(SchemeRFC2217, rest)
 	case SchemeSim:
 		p.sim(rest, query)
 		return // its options are its own
-	case "rfc2217":
-		p.errs = append(p.errs, fmt.Errorf("rfc2217:// is %w; set the serial server's port to raw TCP and 1200 baud, 8 data bits, "+
-			"no parity, 2 stop bits, and use tcp://%s", ErrNotSupported, withoutUser(rest)))
-		return
 	default:
 		p.fail("unknown kind of line %q%s; a line is %s", scheme+"://",
-			didYouMean(strings.ToLower(scheme), "://", SchemeSerial, SchemeTCP, "socket", SchemeSim), kinds)
+			didYouMean(strings.ToLower(scheme), "://", SchemeSerial, SchemeTCP, "socket", SchemeRFC2217, SchemeSim), kinds)
 		return
 	}
 	p.options(query)
@@ -183,20 +182,20 @@ func isCOM(name string) bool {
 	return strings.Trim(name[3:], "0123456789") == ""
 }
 
-func (p *parser) tcp(rest string) {
-	p.target.Scheme = SchemeTCP
+func (p *parser) tcp(scheme, rest string) {
+	p.target.Scheme = scheme
 	if strings.Contains(rest, "@") {
-		p.fail("a raw TCP line has no user and password; write tcp://%s", withoutUser(rest))
+		p.fail("a line over TCP has no user and password; write %s://%s", scheme, withoutUser(rest))
 		return
 	}
 	if hostport, tail, found := strings.Cut(rest, "/"); found {
 		if tail != "" {
-			p.fail("a TCP line has no path; leave out %q", "/"+tail)
+			p.fail("a line over TCP has no path; leave out %q", "/"+tail)
 		}
 		rest = hostport
 	}
 	if rest == "" {
-		p.fail("names no host; write tcp://host:port")
+		p.fail("names no host; write %s://host:port", p.target.Scheme)
 		return
 	}
 	host, port, err := net.SplitHostPort(rest)
@@ -205,21 +204,21 @@ func (p *parser) tcp(rest string) {
 			if addr.Is6() {
 				rest = "[" + addr.String() + "]"
 			}
-			p.fail("has no port, and there is no usual one; write tcp://%s:port with the port of the serial server", rest)
+			p.fail("has no port, and there is no usual one; write %s://%s:port with the port of the serial server", scheme, rest)
 			return
 		}
 		var bad *net.AddrError
 		if errors.As(err, &bad) && bad.Err == "missing port in address" {
-			p.fail("has no port, and there is no usual one; write tcp://%s:port with the port of the serial server", rest)
+			p.fail("has no port, and there is no usual one; write %s://%s:port with the port of the serial server", scheme, rest)
 			return
 		}
-		p.fail("%q is not host:port (an IPv6 address goes in brackets, as in tcp://[fd00::7]:2000)", rest)
+		p.fail("%q is not host:port (an IPv6 address goes in brackets, as in %s://[fd00::7]:2000)", rest, scheme)
 		return
 	}
 	p.host(host, strings.HasPrefix(rest, "["))
 	switch n, err := strconv.ParseUint(port, 10, 16); {
 	case port == "":
-		p.fail("has no port after the colon, and there is no usual one; write tcp://%s:port with the port of the serial server", host)
+		p.fail("has no port after the colon, and there is no usual one; write %s://%s:port with the port of the serial server", scheme, host)
 	case err != nil || n == 0 || strings.HasPrefix(port, "+"):
 		p.fail("port %q is not a number from 1 to 65535", port)
 	default:
@@ -229,7 +228,7 @@ func (p *parser) tcp(rest string) {
 
 func (p *parser) host(host string, bracketed bool) {
 	if host == "" {
-		p.fail("names no host; write tcp://host:port")
+		p.fail("names no host; write %s://host:port", p.target.Scheme)
 		return
 	}
 	if bracketed {
@@ -259,7 +258,7 @@ func notInName(r rune) bool {
 	return true
 }
 
-// The options of serial:// and tcp://, and what reads each.
+// The options of serial://, tcp:// and rfc2217://, and what reads each.
 var optionNames = []string{"baud", "databits", "parity", "stopbits", "dtr", "rts"}
 
 func (p *parser) options(query string) {
@@ -329,8 +328,8 @@ func (p *parser) option(name, value string) {
 			wire = &t.RTS
 		}
 		switch {
-		case t.Scheme != SchemeSerial:
-			p.fail("option %s is for a serial port of this machine; set it at the serial server instead", name)
+		case t.Scheme == SchemeTCP:
+			p.fail("option %s is not for raw TCP; set it at the serial server instead, or use rfc2217://", name)
 		case value == string(On) || value == string(Off):
 			*wire = Switch(value)
 		default:
@@ -362,6 +361,9 @@ func (t Target) String() string {
 		q = append(q, "rts="+string(t.RTS))
 	}
 	s := t.Endpoint()
+	if t.Scheme == SchemeRFC2217 {
+		s = "rfc2217://" + t.authority()
+	}
 	if t.Scheme == SchemeSim {
 		if t.Options != "" {
 			s += "?" + t.Options
@@ -375,16 +377,21 @@ func (t Target) String() string {
 }
 
 // Endpoint returns where the line ends, without its options. Two Targets with one Endpoint and different strings ask for one
-// line with two settings, which cannot be. Simulated meters are made anew each time and are never in each other's way.
+// line with two settings, which cannot be; that is why rfc2217:// ends at the same tcp:// as a raw line. Simulated meters are made anew each time and are never in each other's way.
 func (t Target) Endpoint() string {
 	switch t.Scheme {
-	case SchemeTCP:
-		return "tcp://" + strings.Replace(net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port))), "%", "%25", 1)
+	case SchemeTCP, SchemeRFC2217:
+		return "tcp://" + t.authority()
 	case SchemeSim:
 		return "sim://" + t.Model
 	default:
 		return (&url.URL{Path: t.Device}).EscapedPath()
 	}
+}
+
+// authority returns host:port as a URL has it.
+func (t Target) authority() string {
+	return strings.Replace(net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port))), "%", "%25", 1)
 }
 
 // ByteTime returns how long one byte takes on the wire: a start bit, the data bits, a parity bit if there is one, and the stop

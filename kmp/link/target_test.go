@@ -64,6 +64,13 @@ func TestParse(t *testing.T) {
 			"linux", "tcp://h:1?baud=2400&stopbits=1.5&parity=even", "tcp://h:1?baud=2400&parity=even&stopbits=1.5",
 			tcpTarget("h", 1, func(t *Target) { t.Baud, t.StopBits, t.Parity = 2400, 1.5, ParityEven }),
 		},
+		{"linux", "rfc2217://Cellar:2217/", "rfc2217://cellar:2217", tcpTarget("cellar", 2217, func(t *Target) { t.Scheme = SchemeRFC2217 })},
+		{
+			"linux", "RFC2217://[fe80::1%25eth0]:1?rts=off&dtr=on&baud=9600&stopbits=1.5", "rfc2217://[fe80::1%25eth0]:1?baud=9600&stopbits=1.5&dtr=on&rts=off",
+			tcpTarget("fe80::1%eth0", 1, func(t *Target) {
+				t.Scheme, t.Baud, t.StopBits, t.DTR, t.RTS = SchemeRFC2217, 9600, 1.5, On, Off
+			}),
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.raw, func(t *testing.T) {
@@ -104,7 +111,14 @@ func TestParseErrors(t *testing.T) {
 		{"windows", "COM0", []string{"COM1"}},
 		{"linux", "serail:///dev/ttyUSB0", []string{`"serail://"`, "did you mean serial://?"}},
 		{"linux", "http://x", []string{`"http://"`, "tcp://host:port"}},
-		{"linux", "rfc2217://server:4000", []string{"rfc2217:// is not supported by this version", "use tcp://server:4000"}},
+		{"linux", "rfc2217://server", []string{"has no port", "rfc2217://server:port"}},
+		{"linux", "rfc2217://", []string{"names no host", "rfc2217://host:port"}},
+		{"linux", "rfc2217://:2217", []string{"names no host", "rfc2217://host:port"}},
+		{"linux", "rfc2217://a:b:c", []string{"brackets", "rfc2217://[fd00::7]"}},
+		{"linux", "rfc2217://me:secret@host:1", []string{"no user and password", "rfc2217://host:1", "xxxxx@host:1"}},
+		{"linux", "rfc2217://host:1/path", []string{"no path"}},
+		{"linux", "rfc2217://host:1?rts=maybe", []string{`rts "maybe" is not on or off`}},
+		{"linux", "rfc2271://host:1", []string{"did you mean rfc2217://?"}},
 		{"linux", "tcp://", []string{"names no host"}},
 		{"linux", "tcp://:2000", []string{"names no host"}},
 		{"linux", "tcp://host", []string{"has no port", "tcp://host:port"}},
@@ -162,17 +176,12 @@ func TestParseErrors(t *testing.T) {
 	}
 }
 
-func TestParseNotSupported(t *testing.T) {
-	if _, err := Parse("rfc2217://host:1"); !errors.Is(err, ErrNotSupported) {
-		t.Errorf("error %v, want ErrNotSupported", err)
-	}
-}
-
 func TestTargetEndpoint(t *testing.T) {
 	for raw, want := range map[string]string{
 		"/dev/ttyUSB0?baud=2400": "/dev/ttyUSB0",
 		"socket://H:1?baud=2400": "tcp://h:1",
 		"tcp://[::1]:1":          "tcp://[::1]:1",
+		"rfc2217://H:1?dtr=on":   "tcp://h:1",
 	} {
 		target, err := parse(raw, "linux")
 		if err != nil {
@@ -189,6 +198,7 @@ func TestTargetByteTime(t *testing.T) {
 		"/dev/x":                              9166667, // 11 bits
 		"tcp://h:1":                           9166667,
 		"tcp://h:1?stopbits=1":                8333334, // 10 bits
+		"rfc2217://h:1":                       9166667,
 		"/dev/x?baud=2400&stopbits=1":         4166667,
 		"/dev/x?parity=even":                  10 * time.Millisecond, // 12 bits
 		"tcp://h:1?stopbits=1.5":              8750 * time.Microsecond,
@@ -210,7 +220,7 @@ func TestTargetByteTime(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	for _, raw := range []string{
 		"", "/dev/ttyUSB0", "serial:///dev/serial/by-id/x?baud=9600&parity=E&stopbits=1&dtr=on&rts=off", "COM3", `\\.\COM7`,
-		"tcp://host:1", "socket://[fe80::1%25eth0]:65535?baud=2400", "tcp://u:p@h:1/x#y", "sim://403?a=b&a=c", "rfc2217://h:1",
+		"tcp://host:1", "socket://[fe80::1%25eth0]:65535?baud=2400", "tcp://u:p@h:1/x#y", "sim://403?a=b&a=c", "rfc2217://h:1?dtr=off&parity=E&stopbits=1.5",
 		"tcp://[::ffff:10.0.0.1]:1", "/dev/%25%3f", "?", "://", "/..", "tcp://[::%25]:1",
 	} {
 		for _, goos := range []string{"linux", "windows"} {
