@@ -202,8 +202,8 @@ func modelByName(name string) (model, error) {
 	return model{}, optionError("model", name, allowedModels)
 }
 
-// energyUnitByName returns the unit with J in one of its smallest steps before the
-// model's exponent is applied.
+// energyUnitByName returns the unit that a name in any case means, and the name as
+// it is written.
 func energyUnitByName(name string) (unit kmp.Unit, canonical string, err error) {
 	switch strings.ToLower(name) {
 	case "gj":

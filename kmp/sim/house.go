@@ -17,14 +17,13 @@ const (
 	// density is the mass of 10 l of water in g at the return temperature.
 	density = 9933
 
-	indoor       = 1700 // below this outside temperature the house heats
-	conductance  = 175  // W/K of the average house: some 14 MWh a year, hot water included
-	ratedHeat    = 5000 // W: radiators at full load
-	drawSlot     = 240  // a draw of hot water lasts as long
-	drawReturn   = 2200 // return temperature while hot water is made from cold
-	bypassSlot   = 1800 // in summer a bypass opens now and then to keep the pipe warm
-	bypassFlow   = 14000
-	minimumDelta = 100 // T1 is always at least as much above T2
+	indoor      = 1700 // below this outside temperature the house heats
+	conductance = 175  // W/K of the average house: some 14 MWh a year, hot water included
+	ratedHeat   = 5000 // W: radiators at full load
+	drawSlot    = 240  // a draw of hot water lasts as long
+	drawReturn  = 2200 // return temperature while hot water is made from cold
+	bypassSlot  = 1800 // in summer a bypass opens now and then to keep the pipe warm
+	bypassFlow  = 14000
 )
 
 // heating is the share of the heat demand by hour of the day, in percent: a night
@@ -253,7 +252,6 @@ func (s *state) step(dt int64) {
 	}
 	s.inert[0] += (m.supply*1000 - s.inert[0]) * dt / (dt + inertia)
 	s.inert[1] += (m.back*1000 - s.inert[1]) * dt / (dt + inertia)
-	s.inert[1] = min(s.inert[1], s.inert[0]-minimumDelta*1000)
 	s.temp = [2]int64{(s.inert[0] + 500) / 1000, (s.inert[1] + 500) / 1000}
 
 	volume := (m.flow*dt + 1800) / 3600

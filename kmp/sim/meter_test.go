@@ -159,6 +159,34 @@ func TestMeterRegistersAgree(t *testing.T) {
 	})
 }
 
+// Counters start again at 0 when the display has no more digits for them.
+func TestMeterCountersWrap(t *testing.T) {
+	m := newMeter(t, Config{Integration: still})
+	m.state.counters = counters{volume: (1e8 + 7) * 10_000, volumeT: [2]int64{(1e8 + 4) * 1e8, 0}}
+	want := map[uint16]string{68: "0.07", 97: "4", 110: "0"}
+	for id, text := range want {
+		if got := number(t, m, id).String(); got != text {
+			t.Errorf("register %d is %s, want %s", id, got, text)
+		}
+	}
+	full := int64(1e14) / heatCoefficient * 10_000 // 99999.999 GJ and a step more
+	m.state.counters = counters{volumeT: [2]int64{full + 1e9, 0}}
+	if got := number(t, m, 60).String(); got != "0.041" {
+		t.Errorf("E1 is %s GJ", got)
+	}
+}
+
+// Warm water weighs a little less than a tonne a cubic metre.
+func TestMeterMass(t *testing.T) {
+	for _, model := range []string{"601", "603"} {
+		m := newMeter(t, Config{Model: model})
+		tonnes, cubicMetres := number(t, m, 72).Float64(), number(t, m, 68).Float64()
+		if ratio := tonnes / cubicMetres; ratio < 0.98 || ratio > 0.997 {
+			t.Errorf("%s: %v t in %v m³", model, tonnes, cubicMetres)
+		}
+	}
+}
+
 func TestMeterUnits(t *testing.T) {
 	for _, test := range []struct {
 		model, unit string
