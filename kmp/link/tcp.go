@@ -34,13 +34,6 @@ func openTCP(ctx context.Context, t Target) (kmp.Line, error) {
 		}
 		return nil, &Error{Op: "open", Line: name, Err: err, Advice: dialAdvice(err)}
 	}
-	if c, ok := conn.(*net.TCPConn); ok {
-		// A request must leave at once: the meter drops one with a gap of 27 ms in it.
-		if err := c.SetNoDelay(true); err != nil {
-			_ = conn.Close() // the first error is the one to tell
-			return nil, &Error{Op: "open", Line: name, Err: err}
-		}
-	}
 	return &tcpLine{conn: conn, name: name, writeTimeout: writeTimeout}, nil
 }
 
