@@ -10,19 +10,22 @@ import (
 )
 
 var (
-	// ErrBusy means that somebody else holds the serial port: another program, or this one under another name of the port.
+	// ErrBusy means that somebody else holds the serial port: another program, or
+	// this one under another name of the port.
 	ErrBusy = errors.New("in use by another program")
 
-	// ErrStuck means that the line took no more bytes for 5 s. The request may have left in part:
-	// the line is of no use any more and is to be closed.
+	// ErrStuck means that the line took no more bytes for 5 s. The request may have
+	// left in part: the line is of no use any more and is to be closed.
 	ErrStuck = errors.New("takes no more bytes")
 
-	// ErrRefused means that a serial server does not do what rfc2217:// demands of it, or does not set its port as asked.
+	// ErrRefused means that a serial server does not do what rfc2217:// demands of
+	// it, or does not set its port as asked.
 	ErrRefused = errors.New("the serial server refuses")
 )
 
-// Error says what failed on which line, and what to do about it. [Open] and the lines it returns give no other errors,
-// except for [os.ErrDeadlineExceeded], which a Read returns plainly.
+// Error says what failed on which line, and what to do about it. [Open] and the
+// lines it returns give no other errors, except for [os.ErrDeadlineExceeded], which
+// a Read returns plainly.
 type Error struct {
 	Op     string // "open", "read", "write", "close" or "set deadline"
 	Line   string // the line, as [Target.String] gives it
@@ -60,8 +63,9 @@ func (e *URLError) Error() string {
 // Unwrap returns everything that is wrong.
 func (e *URLError) Unwrap() []error { return e.Errs }
 
-// closedError is the answer to a call that came after Close, or that Close interrupted. The packages below have
-// different errors for it; callers should need to know one.
+// closedError is the answer to a call that came after Close, or that Close
+// interrupted. The packages below have different errors for it; callers should need
+// to know one.
 func closedError(op, line string) error {
 	return &Error{Op: op, Line: line, Err: os.ErrClosed}
 }
@@ -70,7 +74,8 @@ func isClosed(err error) bool {
 	return errors.Is(err, os.ErrClosed) || errors.Is(err, net.ErrClosed)
 }
 
-// goneError is the answer of a line whose other end went away: what happened, io.EOF for the caller's test, and the cause.
+// goneError is the answer of a line whose other end went away: what happened,
+// io.EOF for the caller's test, and the cause.
 func goneError(op, line, what string, cause error, advice string) error {
 	err := fmt.Errorf("%s: %w", what, io.EOF)
 	if cause != nil && !errors.Is(cause, io.EOF) {

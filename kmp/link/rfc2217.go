@@ -32,8 +32,8 @@ const (
 	optComPort = 44 // the server's serial port is set from here (RFC 2217)
 )
 
-// The commands of COM port control, as the client sends them. The server's answer has the code plus comPortAnswer, and the value
-// that is now in force.
+// The commands of COM port control, as the client sends them. The server's answer
+// has the code plus comPortAnswer, and the value that is now in force.
 const (
 	comPortBaud     = 1 // 4 bytes
 	comPortDataBits = 2
@@ -69,8 +69,8 @@ var (
 	errInsistent = errors.New("it does not stop asking for options")
 )
 
-// rfc2217Line is the port of a serial server that is set from here. What it adds to the line below is Telnet's quoting and the
-// answers to the server's wishes.
+// rfc2217Line is the port of a serial server that is set from here. What it adds to
+// the line below is Telnet's quoting and the answers to the server's wishes.
 type rfc2217Line struct {
 	kmp.Line
 	name   string
@@ -89,7 +89,8 @@ func openRFC2217(ctx context.Context, t Target) (kmp.Line, error) {
 	return controlPort(ctx, raw, t, latest)
 }
 
-// controlPort makes a line with COM port control of a connection. It closes the connection when that fails.
+// controlPort makes a line with COM port control of a connection. It closes the
+// connection when that fails.
 func controlPort(ctx context.Context, raw kmp.Line, t Target, latest time.Time) (kmp.Line, error) {
 	l := &rfc2217Line{Line: raw, name: t.String(), telnet: telnet{settings: portSettings(t)}}
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() }) // ends what waits below
@@ -142,7 +143,8 @@ func (l *rfc2217Line) negotiate(latest time.Time) error {
 	return l.SetReadDeadline(time.Time{})
 }
 
-// await takes in what the server says until nothing is missing any more. Bytes that are not part of a command are old: nothing was asked yet.
+// await takes in what the server says until nothing is missing any more. Bytes that
+// are not part of a command are old: nothing was asked yet.
 func (l *rfc2217Line) await(missing func() error) error {
 	buf := make([]byte, 512)
 	for {
@@ -163,7 +165,8 @@ func (l *rfc2217Line) await(missing func() error) error {
 	}
 }
 
-// receive takes the commands out of p, answers them, and returns how many bytes of data are left in it.
+// receive takes the commands out of p, answers them, and returns how many bytes of
+// data are left in it.
 func (l *rfc2217Line) receive(p []byte) (int, error) {
 	n, err := l.telnet.receive(p)
 	if out := l.telnet.answers(); err == nil && len(out) > 0 {
@@ -235,8 +238,9 @@ type setting struct {
 	done   bool
 }
 
-// portSettings lists what the target asks for. The two wires are left to the server's system, which raises both when it opens
-// the port, unless an option says otherwise: some servers have a port without them and do not even answer.
+// portSettings lists what the target asks for. The two wires are left to the
+// server's system, which raises both when it opens the port, unless an option says
+// otherwise: some servers have a port without them and do not even answer.
 func portSettings(t Target) []setting {
 	parity := map[Parity]uint32{ParityNone: 1, ParityOdd: 2, ParityEven: 3, ParityMark: 4, ParitySpace: 5}
 	stopBits := map[float64]uint32{1: 1, 2: 2, 1.5: 3}
@@ -274,7 +278,8 @@ func (s setting) text(value uint32) string {
 	return strconv.FormatUint(uint64(value), 10)
 }
 
-// isAbout tells whether a server's answer is about this setting. One code has the two wires and more.
+// isAbout tells whether a server's answer is about this setting. One code has the
+// two wires and more.
 func (s setting) isAbout(code byte, value uint32) bool {
 	if code != s.code {
 		return false
@@ -298,7 +303,8 @@ func (e *valueError) Error() string { return e.err.Error() }
 
 func (e *valueError) Unwrap() error { return e.err }
 
-// telnet takes a server's bytes apart and keeps what is agreed. Its zero value has agreed on nothing.
+// telnet takes a server's bytes apart and keeps what is agreed. Its zero value has
+// agreed on nothing.
 type telnet struct {
 	state telnetState
 	verb  byte   // the command whose option comes next
@@ -324,8 +330,9 @@ const (
 	inSubCommand             // after IAC in there
 )
 
-// consent is the state of an option on one side. Who only confirms what is agreed already says nothing: that
-// keeps two sides from confirming for ever (RFC 854, page 3).
+// consent is the state of an option on one side. Who only confirms what is agreed
+// already says nothing: that keeps two sides from confirming for ever (RFC 854,
+// page 3).
 type consent byte
 
 const (
@@ -359,7 +366,8 @@ func (t *telnet) disagreed() error {
 	return fmt.Errorf("the serial server does not answer the request for %s: %w", strings.Join(missing, " and "), os.ErrDeadlineExceeded)
 }
 
-// set returns the bytes that set the port. Old bytes on the way are dropped; not every server confirms that.
+// set returns the bytes that set the port. Old bytes on the way are dropped; not
+// every server confirms that.
 func (t *telnet) set() []byte {
 	var out []byte
 	for _, s := range t.settings {
@@ -402,8 +410,8 @@ func (t *telnet) answers() []byte {
 	return out
 }
 
-// receive takes the commands out of p and returns how many bytes of data are left at its beginning. A command may
-// begin in one call and end in another.
+// receive takes the commands out of p and returns how many bytes of data are left
+// at its beginning. A command may begin in one call and end in another.
 func (t *telnet) receive(p []byte) (int, error) {
 	n := 0
 	for _, b := range p {
@@ -453,7 +461,8 @@ func (t *telnet) receive(p []byte) (int, error) {
 	return n, nil
 }
 
-// command begins the command b. All that have no option (are you there, break, data mark, no operation) mean nothing to a meter.
+// command begins the command b. All that have no option (are you there, break, data
+// mark, no operation) mean nothing to a meter.
 func (t *telnet) command(b byte) {
 	t.state = inData
 	switch b {
@@ -464,7 +473,8 @@ func (t *telnet) command(b byte) {
 	}
 }
 
-// keep adds a byte to the sub-negotiation. The longest of interest is option, code and 4 bytes; the fifth shows that one is too long.
+// keep adds a byte to the sub-negotiation. The longest of interest is option, code
+// and 4 bytes; the fifth shows that one is too long.
 func (t *telnet) keep(b byte) {
 	t.long++
 	if len(t.sub) < 7 {
@@ -472,7 +482,8 @@ func (t *telnet) keep(b byte) {
 	}
 }
 
-// negotiate hears what the server says about an option: it is agreed to if it is one of ours, and else turned down.
+// negotiate hears what the server says about an option: it is agreed to if it is
+// one of ours, and else turned down.
 func (t *telnet) negotiate(option byte) error {
 	side, yes, no := &t.theirs[option], byte(cmdDo), byte(cmdDont)
 	if t.verb == cmdDo || t.verb == cmdDont {

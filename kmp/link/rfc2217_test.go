@@ -96,7 +96,8 @@ func TestRFC2217Open(t *testing.T) {
 	tests := []struct{ name, query, wishes, answers, set, is string }{
 		{"usual", "", agreed, "", setUsual, isUsual},
 		{
-			// ser2net asks for everything before it has read anything, and for its echo, too.
+			// ser2net asks for everything before it has read anything, and for its
+			// echo, too.
 			"as ser2net", "",
 			"\xff\xfb\x03\xff\xfd\x03\xff\xfb\x01\xff\xfe\x01\xff\xfd\x00\xff\xfb\x00\xff\xfd\x2c", "\xff\xfe\x01",
 			setUsual, isUsual + "\xff\xfa\x2c\x70\x03\xff\xf0",
@@ -165,7 +166,8 @@ func TestRFC2217Open(t *testing.T) {
 	}
 }
 
-// latin1 makes a rune of each byte, so that strings.Split takes a string apart by bytes; bytesOf undoes it.
+// latin1 makes a rune of each byte, so that strings.Split takes a string apart by
+// bytes; bytesOf undoes it.
 func latin1(s string) string {
 	runes := make([]rune, len(s))
 	for i := range len(s) {
@@ -295,7 +297,8 @@ func closedPort(t *testing.T) Target {
 	return target
 }
 
-// A server that sends back all it gets, as a raw port with an optical head does, is noticed at once.
+// A server that sends back all it gets, as a raw port with an optical head does, is
+// noticed at once.
 func TestRFC2217Echo(t *testing.T) {
 	_, _, err := control(t.Context(), t, "", func(p peer) {
 		if _, err := io.Copy(p.conn, p.conn); err != nil && !isReset(err) {
@@ -564,7 +567,8 @@ func TestRFC2217Stuck(t *testing.T) {
 	}
 }
 
-// FuzzTelnet feeds a server's bytes to the client, in the opening and later, cut in two anywhere.
+// FuzzTelnet feeds a server's bytes to the client, in the opening and later, cut in
+// two anywhere.
 func FuzzTelnet(f *testing.F) {
 	for _, s := range []string{
 		"", hello, agreed + isUsual, setUsual + purge, string(every()), "\xff", "\xff\xfa", "\xff\xfa\x2c\x65\xff", "\xff\xfe\x2c", "\xff\xfc\x00",

@@ -34,7 +34,8 @@ const (
 	ParitySpace Parity = "space"
 )
 
-// Switch is what the options dtr and rts ask for: "on", "off", or "" to leave the wire to the system.
+// Switch is what the options dtr and rts ask for: "on", "off", or "" to leave the
+// wire to the system.
 type Switch string
 
 // The settings of a wire.
@@ -44,15 +45,17 @@ const (
 	Off       Switch = "off"
 )
 
-// The line of a MULTICAL: 1200 baud, 8 data bits, no parity, 2 stop bits (Kamstrup 5512-447, section 3.1).
+// The line of a MULTICAL: 1200 baud, 8 data bits, no parity, 2 stop bits (Kamstrup
+// 5512-447, section 3.1).
 const (
 	defaultBaud     = 1200
 	defaultDataBits = 8
 	defaultStopBits = 2
 )
 
-// Target is a parsed line URL. It is a plain value: two Targets compared with == are equal when they name the same line with the
-// same options. Make one with [Parse].
+// Target is a parsed line URL. It is a plain value: two Targets compared with ==
+// are equal when they name the same line with the same options. Make one with
+// [Parse].
 type Target struct {
 	Scheme string // SchemeSerial, SchemeTCP, SchemeRFC2217 or SchemeSim
 
@@ -61,7 +64,8 @@ type Target struct {
 	Port   uint16 // tcp, rfc2217: 1 to 65535
 	Model  string // sim: the model's name, such as 403
 
-	// How the serial port is set; with tcp, how the port behind the serial server is believed to be set.
+	// How the serial port is set; with tcp, how the port behind the serial server
+	// is believed to be set.
 	Baud     int     // 50 to 4000000
 	DataBits int     // 5 to 8
 	Parity   Parity  // never empty
@@ -73,8 +77,9 @@ type Target struct {
 	Options string // sim: its options as a query in alphabetical order
 }
 
-// Parse reads a line URL, or the absolute path of a serial port. All that is wrong with it is reported at once, in a [*URLError].
-// Options that are not about the line (a meter's address, how often it is read) are unknown here.
+// Parse reads a line URL, or the absolute path of a serial port. All that is wrong
+// with it is reported at once, in a [*URLError]. Options that are not about the
+// line (a meter's address, how often it is read) are unknown here.
 func Parse(raw string) (Target, error) {
 	return parse(raw, runtime.GOOS)
 }
@@ -90,7 +95,8 @@ func (p *parser) fail(format string, args ...any) {
 	p.errs = append(p.errs, fmt.Errorf(format, args...))
 }
 
-// parse takes the operating system as a parameter because it decides what a serial port is called.
+// parse takes the operating system as a parameter because it decides what a serial
+// port is called.
 func parse(raw, goos string) (Target, error) {
 	p := parser{goos: goos, target: Target{
 		Baud:     defaultBaud,
@@ -174,7 +180,8 @@ func (p *parser) serial(rest string) {
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7F }
 
-// isCOM reports whether the name is that of a port of Windows, COM1 to COM999, in any case.
+// isCOM reports whether the name is that of a port of Windows, COM1 to COM999, in
+// any case.
 func isCOM(name string) bool {
 	if len(name) < 4 || len(name) > 6 || !strings.EqualFold(name[:3], "COM") || name[3] == '0' {
 		return false
@@ -338,8 +345,9 @@ func (p *parser) option(name, value string) {
 	}
 }
 
-// String returns the URL in its one canonical form, without what is the default: a serial port by its path alone, tcp:// for
-// socket://. Two Targets are equal exactly when their strings are, and Parse reads it back.
+// String returns the URL in its one canonical form, without what is the default: a
+// serial port by its path alone, tcp:// for socket://. Two Targets are equal
+// exactly when their strings are, and Parse reads it back.
 func (t Target) String() string {
 	q := make([]string, 0, len(optionNames))
 	if t.Baud != defaultBaud {
@@ -376,8 +384,10 @@ func (t Target) String() string {
 	return s
 }
 
-// Endpoint returns where the line ends, without its options. Two Targets with one Endpoint and different strings ask for one
-// line with two settings, which cannot be; that is why rfc2217:// ends at the same tcp:// as a raw line. Simulated meters are made anew each time and are never in each other's way.
+// Endpoint returns where the line ends, without its options. Two Targets with one
+// Endpoint and different strings ask for one line with two settings, which cannot
+// be; that is why rfc2217:// ends at the same tcp:// as a raw line. Simulated
+// meters are made anew each time and are never in each other's way.
 func (t Target) Endpoint() string {
 	switch t.Scheme {
 	case SchemeTCP, SchemeRFC2217:
@@ -394,8 +404,9 @@ func (t Target) authority() string {
 	return strings.Replace(net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port))), "%", "%25", 1)
 }
 
-// ByteTime returns how long one byte takes on the wire: a start bit, the data bits, a parity bit if there is one, and the stop
-// bits, rounded up to a nanosecond. At 1200 baud, 8N2, that is 11 bits in 9.167 ms.
+// ByteTime returns how long one byte takes on the wire: a start bit, the data bits,
+// a parity bit if there is one, and the stop bits, rounded up to a nanosecond. At
+// 1200 baud, 8N2, that is 11 bits in 9.167 ms.
 func (t Target) ByteTime() time.Duration {
 	if t.Baud <= 0 {
 		return Target{Baud: defaultBaud, DataBits: defaultDataBits, Parity: ParityNone, StopBits: defaultStopBits}.ByteTime()
@@ -426,7 +437,8 @@ func withoutUser(authority string) string {
 	return authority[strings.LastIndex(authority, "@")+1:]
 }
 
-// didYouMean returns " (did you mean x?)" for the known word that is at most two letters away, or nothing.
+// didYouMean returns " (did you mean x?)" for the known word that is at most two
+// letters away, or nothing.
 func didYouMean(word, suffix string, known ...string) string {
 	best, distance := "", 3
 	for _, k := range known {
@@ -440,8 +452,9 @@ func didYouMean(word, suffix string, known ...string) string {
 	return " (did you mean " + best + suffix + "?)"
 }
 
-// letters counts the letters to add, drop, replace or swap with their neighbour to make b of a.
-// Words much longer than any option are not counted out: they are far from every one.
+// letters counts the letters to add, drop, replace or swap with their neighbour to
+// make b of a. Words much longer than any option are not counted out: they are far
+// from every one.
 func letters(a, b string) int {
 	if len(a) > len(b)+3 {
 		return len(a) - len(b)
