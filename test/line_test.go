@@ -14,10 +14,16 @@ import (
 	"testing"
 )
 
-// ser2net starts a real ser2net in front of a serial device. It listens on port.
+// ser2net starts a real ser2net in front of a serial device. It listens on port, for raw TCP.
 func ser2net(t *testing.T, port int, device string) *process {
 	t.Helper()
-	config := file(t, fmt.Sprintf("%%YAML 1.1\n---\nconnection: &meter\n  accepter: tcp,%s,%d\n  connector: serialdev,%s,1200n82,local\n", host, port, device))
+	return ser2netAs(t, "tcp", port, device+",1200n82,local")
+}
+
+// ser2netAs starts a real ser2net that accepts what it is told to, in front of any connector.
+func ser2netAs(t *testing.T, accepter string, port int, connector string) *process {
+	t.Helper()
+	config := file(t, fmt.Sprintf("%%YAML 1.1\n---\nconnection: &meter\n  accepter: %s,%s,%d\n  connector: serialdev,%s\n", accepter, host, port, connector))
 	p := start(t, nil, "ser2net", "-n", "-c", config, "-P", filepath.Join(t.TempDir(), "pid"))
 	eventually(t, "ser2net listens", func() bool {
 		if !p.running() {
