@@ -16,10 +16,12 @@ func TestCancelEndsACall(t *testing.T) {
 	answer := []byte{0x40, 0x3F, 0x02, 0x01, 0x23, 0x45, 0x67, 0xE9, 0x56, 0x0D}
 	tests := map[string]func(t *testing.T) (kmp.Line, io.ReadWriter){
 		"tcp": func(t *testing.T) (kmp.Line, io.ReadWriter) {
+			t.Helper()
 			line, server := dial(t)
 			return line, server
 		},
 		"serial": func(t *testing.T) (kmp.Line, io.ReadWriter) {
+			t.Helper()
 			meter, name := openPTY(t)
 			return openLine(t, name), meter
 		},

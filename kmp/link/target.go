@@ -84,7 +84,7 @@ func Parse(raw string) (Target, error) {
 	return parse(raw, runtime.GOOS)
 }
 
-// Open problems of one URL are gathered here, so that its owner can mend them in one go.
+// parser gathers what is wrong with one URL, so that its owner can mend it in one go.
 type parser struct {
 	goos   string
 	target Target
