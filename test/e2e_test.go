@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -180,14 +181,14 @@ func (w *transcript) String() string {
 	return w.b.String()
 }
 
-// tail is the end of it, short enough to be read.
+// tail is the end of it, without the frames, and short enough to be read.
 func (w *transcript) tail() string {
-	const most = 8000
-	s := w.String()
-	if len(s) > most {
-		s = "...\n" + s[len(s)-most:]
+	const most = 60
+	lines := slices.DeleteFunc(strings.SplitAfter(w.String(), "\n"), func(line string) bool { return strings.Contains(line, " DBG frame ") })
+	if n := len(lines) - most; n > 0 {
+		lines = append([]string{"...\n"}, lines[n:]...)
 	}
-	return s
+	return strings.Join(lines, "")
 }
 
 // eventually waits until ok is true. The test fails if that takes too long.
