@@ -122,7 +122,8 @@ func (p program) usage(w io.Writer) {
 		fmt.Fprintf(t, "  %s %s\t%s\n", v.name, v.args, v.does)
 	}
 	t.Flush()
-	fmt.Fprint(w, "\nLINE is a device or URL: /dev/ttyUSB0, serial:///dev/serial/by-id/..., tcp://host:port, sim://403.\n"+
+	fmt.Fprint(w, "\nLINE is a device or URL: /dev/ttyUSB0, serial:///dev/serial/by-id/..., tcp://host:port,\n"+
+		"rfc2217://host:port, sim://403.\n"+
 		"The settings of the bridge are environment variables; kmp2mqtt check shows them.\n"+
 		"Exit status: 0 fine, 1 it failed, 2 used wrongly.\n")
 }
@@ -339,8 +340,14 @@ func (p program) demo(ctx context.Context, args []string) error {
 		host, port = h, p
 	}
 	base := cfg.MQTT.Topic
-	sub := fmt.Sprintf("mosquitto_sub -h %s -p %s", host, port)
-	pub := fmt.Sprintf("mosquitto_pub -h %s -p %s", host, port)
+	if ip := net.ParseIP(host); host == "" || ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	broker := fmt.Sprintf("-h %s -p %s", host, port)
+	if cfg.MQTT.Username != "" {
+		broker += ` -u "$MQTT_USERNAME" -P "$MQTT_PASSWORD"`
+	}
+	sub, pub := "mosquitto_sub "+broker, "mosquitto_pub "+broker
 	fmt.Fprintf(p.out, "A simulated MULTICAL 403 lives through a day in five minutes and is read every 5 s.\n"+
 		"The broker is %s:%s. Try, in another terminal:\n\n", host, port)
 	if err := p.table([][]string{
@@ -584,11 +591,27 @@ func splitFrames(wire []byte) [][]byte {
 	return frames
 }
 
+// frameFields is a frame in JSON; which of the fields are there depends on the command.
+type frameFields struct {
+	Direction string      `json:"direction"`
+	Address   kmp.Address `json:"address"`
+	Command   string      `json:"command"`
+	Serial    *string     `json:"serial,omitempty"`
+	Type      *string     `json:"meter_type,omitempty"`
+	Revision  *string     `json:"software_revision,omitempty"`
+	Model     *string     `json:"model,omitempty"`
+	Registers any         `json:"registers,omitempty"`
+	Data      *string     `json:"data,omitempty"` // of a command that has no fields of its own
+}
+
 func (p program) explain(wire []byte, asJSON bool) error {
 	f, err := kmp.DecodeFrame(wire)
 	if errors.Is(err, kmp.ErrAck) {
 		if asJSON {
-			return p.printJSON(map[string]any{"direction": "from_meter", "acknowledgement": true})
+			return p.printJSON(struct {
+				Direction       string `json:"direction"`
+				Acknowledgement bool   `json:"acknowledgement"`
+			}{"from_meter", true})
 		}
 		return p.table([][]string{{"direction", "from_meter"}, {"acknowledgement", "06"}})
 	}
@@ -599,27 +622,27 @@ func (p program) explain(wire []byte, asJSON bool) error {
 	if err != nil && !errors.Is(err, kmp.ErrUnknownCommand) {
 		return fmt.Errorf("% X: %w", wire, err)
 	}
-	fields := map[string]any{}
+	fields := frameFields{Direction: f.Direction.String(), Address: f.Address, Command: f.Command.String()}
 	rows := [][]string{
-		{"direction", f.Direction.String()},
+		{"direction", fields.Direction},
 		{"address", fmt.Sprintf("%d (%02X)", f.Address, byte(f.Address))},
 		{"command", fmt.Sprintf("%s (%02X)", f.Command, byte(f.Command))},
 	}
-	add := func(key, value string) {
-		fields[key] = value
-		rows = append(rows, []string{strings.ReplaceAll(key, "_", " "), value})
+	add := func(field **string, name, value string) {
+		*field = &value
+		rows = append(rows, []string{name, value})
 	}
 	switch m := m.(type) {
 	case nil:
-		add("data", fmt.Sprintf("%X", f.Data))
+		add(&fields.Data, "data", fmt.Sprintf("%X", f.Data))
 	case *kmp.GetTypeAnswer:
-		add("meter_type", fmt.Sprintf("%04X", m.MeterType))
-		add("software_revision", m.Revision.String())
+		add(&fields.Type, "meter type", fmt.Sprintf("%04X", m.MeterType))
+		add(&fields.Revision, "software revision", m.Revision.String())
 		if model, ok := catalog.ModelByType(m.MeterType); ok {
-			add("model", model.Title)
+			add(&fields.Model, "model", model.Title)
 		}
 	case *kmp.GetSerialNoAnswer:
-		add("serial", fmt.Sprint(m.SerialNo))
+		add(&fields.Serial, "serial", fmt.Sprint(m.SerialNo))
 	case *kmp.GetRegisterRequest:
 		type asked struct {
 			ID          uint16 `json:"id"`
@@ -632,7 +655,7 @@ func (p program) explain(wire []byte, asJSON bool) error {
 			list = append(list, asked{id, r.Name, r.Description})
 			rows = append(rows, []string{fmt.Sprintf("register %d", id), r.Name})
 		}
-		fields["registers"] = list
+		fields.Registers = list
 	case *kmp.GetRegisterAnswer:
 		list := []register{}
 		for _, r := range m.Registers {
@@ -640,10 +663,9 @@ func (p program) explain(wire []byte, asJSON bool) error {
 			list = append(list, d)
 			rows = append(rows, []string{fmt.Sprintf("register %d", r.ID), strings.Join(d.row()[1:], " ")})
 		}
-		fields["registers"] = list
+		fields.Registers = list
 	}
 	if asJSON {
-		fields["direction"], fields["address"], fields["command"] = f.Direction.String(), f.Address, f.Command.String()
 		return p.printJSON(fields)
 	}
 	return p.table(rows)
