@@ -182,6 +182,10 @@ func (e *ExponentError) Error() string {
 // Is makes every ExponentError match [ErrCodec].
 func (e *ExponentError) Is(target error) bool { return target == ErrCodec }
 
+// shownBytes is how many of the bytes that came stand in an error's text: more than an
+// echo and the head of an answer.
+const shownBytes = 64
+
 // ExchangeError is what [Conn] returns when a request got no usable answer: what
 // was asked, and what came.
 type ExchangeError struct {
@@ -200,6 +204,8 @@ func (e *ExchangeError) Error() string {
 	switch {
 	case len(e.Received) > 0 && e.Echo && len(e.Received) == len(e.Request):
 		came = "only its echo came"
+	case len(e.Received) > shownBytes:
+		came = fmt.Sprintf("came % X and %d bytes more", e.Received[:shownBytes], len(e.Received)-shownBytes)
 	case len(e.Received) > 0:
 		came = fmt.Sprintf("came % X", e.Received)
 	}

@@ -3,6 +3,7 @@ package kmp
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -47,6 +48,11 @@ func TestErrors(t *testing.T) {
 			&ExchangeError{Command: CmdGetType, Address: HeatMeter, Request: request, Received: []byte{0x40, 0x0D}, Attempts: 1, Err: &FrameError{DataLink, 0, &LengthError{"frame", 4, 0, true}}},
 			"kmp: GetType at address 3F: data link layer, byte 0: frame has 0 bytes, should have at least 4 (sent 80 3F 01 05 8A 0D, came 40 0D)",
 			[]error{ErrCodec, ErrTruncated},
+		},
+		{
+			&ExchangeError{Command: CmdGetType, Address: HeatMeter, Request: request, Received: make([]byte, 512), Attempts: 1, Err: ErrNoFrame},
+			"kmp: GetType at address 3F: malformed data: no frame in what came (sent 80 3F 01 05 8A 0D, came " + strings.Repeat("00 ", 64) + "and 448 bytes more)",
+			[]error{ErrNoFrame, ErrCodec},
 		},
 	} {
 		if got := tt.err.Error(); got != tt.text {
