@@ -570,7 +570,7 @@ func explain(err error, username string, cfg MQTTConfig) (reason, advice string)
 		return reasonTimeout, "check host, port and firewall; a TLS port needs mqtts://"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE),
 		errors.Is(err, io.ErrClosedPipe), errors.Is(err, net.ErrClosed):
-		return reasonClosed, "see the broker's log; a TLS port needs mqtts://, and perhaps a client certificate"
+		return reasonClosed, "see the broker's log; a TLS port needs mqtts:// and perhaps a client certificate, any other mqtt://"
 	}
 	return "it failed", "see the error"
 }
