@@ -149,7 +149,9 @@ func (c *Conn) GetSerialNo(ctx context.Context, addr Address) (uint32, error) {
 
 // GetRegister reads any number of registers of the meter at addr, in as few
 // requests as possible. Registers that the meter does not have are left out, which
-// is no error; an id named twice is read once. When a later request fails, the
+// is no error; an id named twice is read once. When the answer to a request comes
+// damaged each time, half as many are asked for at once: from a head that sits badly,
+// a short frame may come through where a long one does not. When a request fails, the
 // registers read until then come with the error, which is one of [Conn.Do].
 func (c *Conn) GetRegister(ctx context.Context, addr Address, ids ...uint16) ([]Register, error) {
 	wanted := make([]uint16, 0, len(ids))
@@ -159,12 +161,19 @@ func (c *Conn) GetRegister(ctx context.Context, addr Address, ids ...uint16) ([]
 		}
 	}
 	registers := make([]Register, 0, len(wanted))
-	for chunk := range slices.Chunk(wanted, MaxRegisters) {
+	for size := MaxRegisters; len(wanted) > 0; {
+		n := min(size, len(wanted))
 		var a GetRegisterAnswer
-		if err := c.Do(ctx, addr, &GetRegisterRequest{chunk}, &a); err != nil {
+		err := c.Do(ctx, addr, &GetRegisterRequest{wanted[:n]}, &a)
+		if n > 1 && errors.Is(err, ErrCodec) && !errors.Is(err, ErrNoFrame) {
+			size = n / 2
+			continue
+		}
+		if err != nil {
 			return registers, err
 		}
 		registers = append(registers, a.Registers...)
+		wanted = wanted[n:]
 	}
 	return registers, nil
 }

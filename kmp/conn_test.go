@@ -433,6 +433,52 @@ func TestConnRetries(t *testing.T) {
 	}
 }
 
+// Where long frames are always damaged, shorter ones are tried.
+func TestConnAsksForLess(t *testing.T) {
+	damaging := func(longest int) func(int, Frame, io.Writer) {
+		return func(_ int, f Frame, w io.Writer) {
+			var q GetRegisterRequest
+			if err := q.DecodeData(f.Data); err != nil {
+				t.Error(err)
+			}
+			answer := reply(t, HeatMeter, q.IDs...)
+			if len(q.IDs) > longest {
+				answer[5] ^= 0x20 // the unit
+			}
+			w.Write(answer)
+		}
+	}
+	want := []uint16{60, 68, 74, 80, 86, 87, 89, 97, 99, 110, 113}
+	for _, tt := range []struct {
+		longest int
+		asked   []int // registers in each request
+	}{
+		{4, []int{8, 8, 4, 4, 3}},
+		{2, []int{8, 8, 4, 4, 2, 2, 2, 2, 2, 1}},
+		{0, []int{8, 8, 4, 4, 2, 2, 1, 1}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPipe(t, damaging(tt.longest))
+			registers, err := NewConn(p.client, Options{}).GetRegister(t.Context(), HeatMeter, want...)
+			if tt.longest > 0 && (err != nil || !slices.Equal(ids(registers), want)) {
+				t.Errorf("frames of %d pass: %v, %v", tt.longest, ids(registers), err)
+			}
+			var checksum *ChecksumError
+			if tt.longest == 0 && (!errors.As(err, &checksum) || len(registers) != 0) {
+				t.Errorf("no frame passes: %v, %v", ids(registers), err)
+			}
+			requests, _ := p.requests()
+			asked := []int{}
+			for _, f := range requests {
+				asked = append(asked, int(f.Data[0]))
+			}
+			if !slices.Equal(asked, tt.asked) {
+				t.Errorf("frames of %d pass: asked for %v, want %v", tt.longest, asked, tt.asked)
+			}
+		})
+	}
+}
+
 func TestConnReportsTheBadAnswer(t *testing.T) {
 	good := reply(t, HeatMeter, 60)
 	bad := bytes.Clone(good)
