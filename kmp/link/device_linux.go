@@ -19,21 +19,11 @@ type ttyDevice struct {
 }
 
 func openDevice(name string, mode *serial.Mode) (device, error) {
-	fd, err := openLocked(name)
+	port, fd, err := openPort(name, mode)
 	if err != nil {
 		return nil, err
 	}
-	port, err := serial.Open(name, mode)
-	if err != nil {
-		_ = closeLocked(fd) // the library's error is the one to tell
-		return nil, err
-	}
-	d := &ttyDevice{port: port, fd: fd}
-	if err := port.ResetInputBuffer(); err != nil {
-		_ = d.close() // the first error is the one to tell
-		return nil, err
-	}
-	return d, nil
+	return &ttyDevice{port: port, fd: fd}, nil
 }
 
 // wait waits until the port is ready, and returns what for.

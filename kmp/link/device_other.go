@@ -23,20 +23,11 @@ type written struct {
 }
 
 func openDevice(name string, mode *serial.Mode) (device, error) {
-	lock, err := openLocked(name)
+	port, lock, err := openPort(name, mode)
 	if err != nil {
-		return nil, err
-	}
-	port, err := serial.Open(name, mode)
-	if err != nil {
-		_ = closeLocked(lock) // the library's error is the one to tell
 		return nil, err
 	}
 	d := &portDevice{port: port, lock: lock}
-	if err := port.ResetInputBuffer(); err != nil {
-		_ = d.close() // the first error is the one to tell
-		return nil, err
-	}
 	// The library panics in its first Read if the process has too many files open.
 	// Better to know now.
 	if _, err := d.read(make([]byte, 1), 0); err != nil {

@@ -40,6 +40,21 @@ func openSerial(t Target) (kmp.Line, error) {
 	return &serialLine{name: name, dev: dev, writeTimeout: writeTimeout}, nil
 }
 
+// openPort locks a port, opens it and drops what came before.
+func openPort(name string, mode *serial.Mode) (port serial.Port, lock int, err error) {
+	if lock, err = openLocked(name); err != nil {
+		return nil, -1, err
+	}
+	if port, err = serial.Open(name, mode); err == nil {
+		if err = port.ResetInputBuffer(); err == nil {
+			return port, lock, nil
+		}
+		_ = port.Close() // the first error is the one to tell, here and below
+	}
+	_ = closeLocked(lock)
+	return nil, -1, err
+}
+
 // serialMode tells the settings in the serial library's words.
 func serialMode(t Target) *serial.Mode {
 	mode := &serial.Mode{BaudRate: t.Baud, DataBits: t.DataBits}
