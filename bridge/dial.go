@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -94,7 +95,11 @@ func (c MQTTConfig) open(ctx context.Context, u *url.URL) (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		return (&tls.Dialer{Config: conf}).DialContext(ctx, "tcp", u.Host)
+		conn, err := (&tls.Dialer{Config: conf}).DialContext(ctx, "tcp", u.Host)
+		if err != nil {
+			return nil, err
+		}
+		return tlsConn{conn}, nil
 	case "ws", "wss":
 		dialer := websocket.Dialer{
 			Proxy:            http.ProxyFromEnvironment,
@@ -143,6 +148,21 @@ func (c MQTTConfig) tlsConfig(host string) (*tls.Config, error) {
 		conf.Certificates = []tls.Certificate{cert}
 	}
 	return conf, nil
+}
+
+// tlsConn finds out why the broker closed a TLS connection. Since TLS 1.3 the handshake is over for us before the broker
+// has judged our certificate. On a slow machine its refusal is there, and the connection reset, before the first write.
+type tlsConn struct{ net.Conn }
+
+func (c tlsConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		// Such a connection makes nobody wait for what it still holds.
+		if _, refusal := c.Read(make([]byte, 1)); tlsAlert(refusal, "") {
+			err = refusal
+		}
+	}
+	return n, err
 }
 
 // webConn is a websocket as a stream of bytes (MQTT 3.1.1 section 6: packets may lie across messages).
