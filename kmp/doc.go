@@ -18,8 +18,10 @@
 // Every message encodes and decodes in both directions, so a simulator or a
 // sniffer is written with the same codec ([Reader], [AppendMessage]).
 //
-// The codec allocates nothing, starts no goroutine and reads no clock. The
-// functions are named after the protocol document they implement: Kamstrup
-// 5512-447 (KMP for MULTICAL 601 and 801); what goes beyond it was seen in
-// captures of other meters and says so where it stands.
+// The codec starts no goroutine and reads no clock, and where its buffers are used
+// again it allocates nothing.
+//
+// The protocol is that of Kamstrup's document 5512-447 (KMP for MULTICAL 601 and 801),
+// and the names are its names. What goes beyond it was seen in captures of other
+// meters and says so where it stands.
 package kmp
