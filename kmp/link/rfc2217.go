@@ -139,7 +139,7 @@ func (l *rfc2217Line) negotiate(latest time.Time) error {
 	if err := l.await(l.telnet.unset); err != nil {
 		return err
 	}
-	l.telnet.open = true
+	l.telnet.phase = opened
 	return l.SetReadDeadline(time.Time{})
 }
 
@@ -230,8 +230,8 @@ func quote(dst, p []byte) []byte {
 	return dst
 }
 
-// setting is one thing to be set at the server's port.
-type setting struct {
+// portSetting is one thing to be set at the server's port.
+type portSetting struct {
 	option string // as the line's URL has it
 	code   byte
 	value  uint32
@@ -241,10 +241,10 @@ type setting struct {
 // portSettings lists what the target asks for. The two wires are left to the
 // server's system, which raises both when it opens the port, unless an option says
 // otherwise: some servers have a port without them and do not even answer.
-func portSettings(t Target) []setting {
+func portSettings(t Target) []portSetting {
 	parity := map[Parity]uint32{ParityNone: 1, ParityOdd: 2, ParityEven: 3, ParityMark: 4, ParitySpace: 5}
 	stopBits := map[float64]uint32{1: 1, 2: 2, 1.5: 3}
-	list := []setting{
+	list := []portSetting{
 		{option: "baud", code: comPortBaud, value: uint32(t.Baud)},
 		{option: "databits", code: comPortDataBits, value: uint32(t.DataBits)},
 		{option: "parity", code: comPortParity, value: parity[t.Parity]},
@@ -252,21 +252,21 @@ func portSettings(t Target) []setting {
 	}
 	switch t.DTR {
 	case On:
-		list = append(list, setting{option: "dtr", code: comPortControl, value: dtrOn})
+		list = append(list, portSetting{option: "dtr", code: comPortControl, value: dtrOn})
 	case Off:
-		list = append(list, setting{option: "dtr", code: comPortControl, value: dtrOff})
+		list = append(list, portSetting{option: "dtr", code: comPortControl, value: dtrOff})
 	}
 	switch t.RTS {
 	case On:
-		list = append(list, setting{option: "rts", code: comPortControl, value: rtsOn})
+		list = append(list, portSetting{option: "rts", code: comPortControl, value: rtsOn})
 	case Off:
-		list = append(list, setting{option: "rts", code: comPortControl, value: rtsOff})
+		list = append(list, portSetting{option: "rts", code: comPortControl, value: rtsOff})
 	}
 	return list
 }
 
 // text says a value in the words of the line's options.
-func (s setting) text(value uint32) string {
+func (s portSetting) text(value uint32) string {
 	words := map[byte][]string{
 		comPortParity:   {1: string(ParityNone), 2: string(ParityOdd), 3: string(ParityEven), 4: string(ParityMark), 5: string(ParitySpace)},
 		comPortStopBits: {1: "1", 2: "2", 3: "1.5"},
@@ -280,7 +280,7 @@ func (s setting) text(value uint32) string {
 
 // isAbout tells whether a server's answer is about this setting. One code has the
 // two wires and more.
-func (s setting) isAbout(code byte, value uint32) bool {
+func (s portSetting) isAbout(code byte, value uint32) bool {
 	if code != s.code {
 		return false
 	}
@@ -315,9 +315,18 @@ type telnet struct {
 	theirs [256]consent // options that the server uses
 	out    []byte       // answers, 3 bytes each
 
-	settings []setting
-	open     bool // everything is set; the server's later news of its port are no answers
+	settings []portSetting
+	phase    phase
 }
+
+// phase is how far the opening has come. What a server tells of its port before it was asked, and later, is news and no answer.
+type phase byte
+
+const (
+	agreeing phase = iota // on the options
+	setting               // the port
+	opened
+)
 
 // telnetState is where in a command the next byte stands.
 type telnetState byte
@@ -369,6 +378,7 @@ func (t *telnet) disagreed() error {
 // set returns the bytes that set the port. Old bytes on the way are dropped; not
 // every server confirms that.
 func (t *telnet) set() []byte {
+	t.phase = setting
 	var out []byte
 	for _, s := range t.settings {
 		value := []byte{byte(s.value)}
@@ -498,7 +508,7 @@ func (t *telnet) negotiate(option byte) error {
 		switch {
 		case option == optBinary:
 			return errNotBinary
-		case option == optComPort && !t.open && t.ours[optComPort] != used:
+		case option == optComPort && t.phase != opened && t.ours[optComPort] != used:
 			return errNoControl
 		}
 		return nil
@@ -516,7 +526,7 @@ func (t *telnet) negotiate(option byte) error {
 
 // answered compares what the server has set with what was asked for.
 func (t *telnet) answered(sub []byte) error {
-	if t.open || len(sub) < 2 || sub[0] != optComPort {
+	if t.phase != setting || len(sub) < 2 || sub[0] != optComPort {
 		return nil
 	}
 	code := sub[1]

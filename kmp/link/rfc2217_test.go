@@ -46,6 +46,18 @@ func (p peer) expect(want string) {
 	}
 }
 
+// until reads up to the end of want.
+func (p peer) until(want string) {
+	p.t.Helper()
+	var got []byte
+	for b := make([]byte, 1); !strings.HasSuffix(string(got), want); got = append(got, b...) {
+		if _, err := io.ReadFull(p.conn, b); err != nil {
+			p.t.Errorf("the server got % x, %v; want % x at the end", got, err, want)
+			return
+		}
+	}
+}
+
 // usual is the opening with a server that does as it is told.
 func (p peer) usual() {
 	p.t.Helper()
@@ -109,7 +121,7 @@ func TestRFC2217Open(t *testing.T) {
 		},
 		{"no SGA", "", "\xff\xfe\x03\xff\xfc\x03\xff\xfd\x00\xff\xfb\x00\xff\xfd\x2c", "", setUsual, isUsual},
 		{
-			"noise and notes", "", "welcome\r\n\xff\xff\xff\xf1" + agreed, "", setUsual,
+			"noise and news", "", "welcome\r\n\xff\xff\xff\xf1\xff\xfa\x2c\x65\x00\x00\x25\x80\xff\xf0" + agreed, "", setUsual,
 			"\xff\xfa\x2c\x6b\x00\xff\xf0" + "\xff\xfa\x2c\x64ser2net\xff\xf0" + "\xff\xfa\x18\x01\xff\xf0" + "\xff\xfa\xff\xf0" +
 				"\xff\xfa\x2c\x66\xff\xf0" + "\xff\xfa\x2c\x65\x00\x00\xff\xf0" + "old" + isUsual,
 		},
@@ -249,7 +261,13 @@ func TestRFC2217Refused(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			line, server, err := control(t.Context(), t, tt.query, func(p peer) { p.send(tt.wishes + tt.is) })
+			line, server, err := control(t.Context(), t, tt.query, func(p peer) {
+				p.send(tt.wishes)
+				if tt.is != "" {
+					p.until(purge)
+					p.send(tt.is)
+				}
+			})
 			if err == nil || line != nil {
 				t.Fatalf("Open = %v, %v; want an error alone", line, err)
 			}
@@ -339,6 +357,7 @@ func TestRFC2217Silence(t *testing.T) {
 		{"BINARY", "", func(p peer) { p.expect(hello); p.send(agreed[3:]) }, []string{"request for binary", "use tcp://cellar:2217"}},
 		{"half a command", "", func(p peer) { p.expect(hello); p.send(agreed[:14]) }, []string{"request for COM port control"}},
 		{"nothing but data", "", func(p peer) { p.expect(hello); p.send("login: ") }, []string{"COM port control (RFC 2217) and binary"}},
+		{"answers before the question", "", func(p peer) { p.expect(hello); p.send(isUsual + agreed); p.until(purge) }, []string{"baud 1200, databits 8, parity none, stopbits 2"}},
 		{"settings", "?dtr=on", func(p peer) {
 			p.expect(hello)
 			p.send(agreed)
@@ -559,6 +578,40 @@ func TestRFC2217WriteStuck(t *testing.T) {
 	})
 }
 
+// A server that asks but does not read, or that goes away between its answers, ends the line.
+func TestRFC2217DoesNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		raw, target, server := pipe(t, "")
+		go func() {
+			server.usual()
+			server.send("\xff\xfd\x06")
+		}()
+		line, err := controlPort(t.Context(), raw, target, time.Now().Add(connectTimeout))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if n, err := line.Read(make([]byte, 9)); n != 0 || !errors.Is(err, ErrStuck) {
+				t.Errorf("Read = %d, %v; want ErrStuck", n, err)
+			}
+		}
+	})
+	for name, serve := range map[string]func(peer){
+		"before":  func(peer) {},
+		"between": func(p peer) { p.expect(hello); p.send(agreed) },
+	} {
+		raw, target, server := pipe(t, "")
+		go func() {
+			serve(server)
+			_ = server.conn.Close()
+		}()
+		line, err := controlPort(t.Context(), raw, target, time.Now().Add(connectTimeout))
+		if e, ok := errors.AsType[*Error](err); !ok || e.Op != "open" || !errors.Is(err, io.EOF) || line != nil {
+			t.Errorf("%s: controlPort = %v, %v; want io.EOF alone", name, line, err)
+		}
+	}
+}
+
 func TestRFC2217Stuck(t *testing.T) {
 	line, _ := controlled(t)
 	line.Line.(*tcpLine).writeTimeout = 30 * time.Millisecond
@@ -570,17 +623,17 @@ func TestRFC2217Stuck(t *testing.T) {
 // FuzzTelnet feeds a server's bytes to the client, in the opening and later, cut in
 // two anywhere.
 func FuzzTelnet(f *testing.F) {
-	for _, s := range []string{
+	for i, s := range []string{
 		"", hello, agreed + isUsual, setUsual + purge, string(every()), "\xff", "\xff\xfa", "\xff\xfa\x2c\x65\xff", "\xff\xfe\x2c", "\xff\xfc\x00",
 		"\xff\xfa\x2c\x65\x00\x00\x04\xff\xff\xff\xf0", "\xff\xfa" + strings.Repeat("x", maxSubNegotiation+1), "a\xff\xfb\x01\xff\xfd\x18b",
 	} {
-		f.Add([]byte(s), uint(len(s)/2), len(s)%2 == 0)
+		f.Add([]byte(s), uint(len(s)/2), byte(i))
 	}
-	f.Fuzz(func(t *testing.T, stream []byte, cut uint, open bool) {
+	f.Fuzz(func(t *testing.T, stream []byte, cut uint, step byte) {
 		feed := func(pieces ...[]byte) (data, answers []byte, telnet telnet, err error) {
 			telnet.begin()
 			telnet.settings = portSettings(Target{Baud: 1200, DataBits: 8, Parity: ParityNone, StopBits: 2, DTR: On})
-			telnet.open = open
+			telnet.phase = phase(step % 3)
 			for _, piece := range pieces {
 				piece = bytes.Clone(piece)
 				n, err := telnet.receive(piece)
