@@ -1248,6 +1248,19 @@ func TestBridgeWithoutDiscovery(t *testing.T) {
 	})
 }
 
+// TestBridgeHealthAtConnect does not leave what was true before the broker was there.
+func TestBridgeHealthAtConnect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		meters, _ := one(t)
+		l := newLab(t, meters, "METERS=house=/dev/a", usual)
+		l.start()
+		l.pass(10 * time.Second)
+		if health := l.retained("kmp2mqtt/bridge/health"); !strings.Contains(health, `"connected":true`) {
+			t.Error(health)
+		}
+	})
+}
+
 // TestBridgeForgetfulBroker kills a broker that keeps nothing.
 func TestBridgeForgetfulBroker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
