@@ -640,13 +640,14 @@ func (p *parser) meters(value string, interval time.Duration, registers []uint16
 }
 
 // splitName parts "name=line". A line alone may hold "=" as well, so a name ends at the
-// first "=" only if none of the characters that a line begins with comes before it.
+// first "=" only if what comes before it does not begin a path, a URL or its options. What
+// is then no name for other reasons, such as "attic/heat", is called a bad one.
 func splitName(word string) (name, line string, named bool) {
-	i := strings.IndexAny(word, "=/:?")
-	if i < 0 || word[i] != '=' {
+	name, line, named = strings.Cut(word, "=")
+	if !named || strings.HasPrefix(name, "/") || strings.ContainsAny(name, ":?") {
 		return "", word, false
 	}
-	return word[:i], word[i+1:], true
+	return name, line, true
 }
 
 // ParseMeter parses one entry of METERS on its own, as the verbs that take a line do.
@@ -835,8 +836,8 @@ func parseRegister(word string) (uint16, error) {
 	if r, ok := catalog.ByName(word); ok {
 		return r.ID, nil
 	}
-	if n, err := strconv.ParseInt(word, 0, 64); err == nil || errors.Is(err, strconv.ErrRange) {
-		return 0, fmt.Errorf("register %s is not in 0 to 65535 (%d)", clip(word), n)
+	if _, err := strconv.ParseInt(word, 0, 64); err == nil || errors.Is(err, strconv.ErrRange) {
+		return 0, fmt.Errorf("register %s is not in 0 to 65535", clip(word))
 	}
 	var names []string
 	for _, r := range catalog.Registers() {

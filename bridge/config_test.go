@@ -166,8 +166,8 @@ func TestParseConfigErrors(t *testing.T) {
 			`MQTT_URL: "broker:1883" has no scheme; write mqtt://broker:1883`,
 			`METERS: meter "a": no such line`, `METERS: meter "a": the name is used twice`, `HA_DISCOVERY: "maybe"`, `LOG_LEVEL: "loud"`, `LOG_FORMAT: "xml"`,
 		}},
-		{"meter names", []string{"METERS=bridge=/dev/a ü=/dev/b =/dev/c a.b=/dev/d " + strings.Repeat("n", 65) + "=/dev/e x="}, []string{
-			"the name bridge is reserved", `holds 'ü'`, "no name before =", "holds '.'", "65 characters", `meter "x": has no line`,
+		{"meter names", []string{"METERS=bridge=/dev/a ü=/dev/b =/dev/c a.b=/dev/d " + strings.Repeat("n", 65) + "=/dev/e x= attic/heat=sim://403"}, []string{
+			"the name bridge is reserved", `holds 'ü'`, "no name before =", "holds '.'", "65 characters", `meter "x": has no line`, `meter "attic/heat": the name holds '/'`,
 		}},
 		{"meter options", []string{"METERS=a=/dev/a?interval=1ms&registers=energi&address=256&timeout=1h&model=404&label=%01&label=x&interval=%zz"}, []string{
 			`METERS: meter "a": option interval: 1ms is out of range`, "option registers: unknown register", "option address:", "option timeout:",
