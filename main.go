@@ -565,6 +565,9 @@ func (p program) decode(_ context.Context, args []string) error {
 	if err != nil {
 		return usagef("%q is not hexadecimal: %w", strings.Join(args, " "), err)
 	}
+	if len(wire) == 0 {
+		return usagef("%q holds no bytes", strings.Join(args, " "))
+	}
 	for _, frame := range splitFrames(wire) {
 		if err := p.explain(frame, *asJSON); err != nil {
 			return err
