@@ -458,9 +458,11 @@ func (c *commands) requestLogLevel(reply string, transaction json.RawMessage, o 
 	if err != nil {
 		return fmt.Errorf("bridge: %w", err)
 	}
-	c.bridge.deps.Level.Set(level)
-	c.log.Info("log level changed", "level", levelName(level))
-	c.bridge.info()
+	if level != c.bridge.deps.Level.Level() {
+		c.bridge.deps.Level.Set(level)
+		c.log.Info("log level changed", "level", levelName(level))
+		c.bridge.info()
+	}
 	c.respond(reply, transaction, encodeJSON(struct {
 		Level string `json:"level"`
 	}{levelName(level)}), nil)

@@ -267,6 +267,13 @@ func TestCommandSet(t *testing.T) {
 		if d := l.diagnostics("house"); d.Interval != 600 {
 			t.Errorf("%+v", d)
 		}
+		for range 100 {
+			l.command("kmp2mqtt/house/set", `{"interval":"10m"}`, "kmp2mqtt/house/response", 0)
+			l.command("kmp2mqtt/bridge/request/log_level", "info", "kmp2mqtt/bridge/response/log_level", 0)
+		}
+		if lines := l.logs.lines("changed"); len(lines) != 1 {
+			t.Errorf("what changes nothing is logged:\n%s", strings.Join(lines, ""))
+		}
 		l.pass(time.Hour)
 		if n := len(m.reads()); n != 7 {
 			t.Errorf("%d readings in an hour of one every 10m and the first", n)

@@ -315,14 +315,16 @@ func (p *poller) step(ctx context.Context) bool {
 }
 
 func (p *poller) setInterval(d *device, w wish) {
-	d.cfg.Interval = w.interval
-	d.status.interval = w.interval
-	d.schedule = newSchedule(p.started, w.interval, d.index, p.count)
-	if d.failures == 0 {
-		d.due = d.schedule.next(time.Now())
+	if w.interval != d.cfg.Interval { // to say the same again must neither fill the log nor put off a reading
+		d.cfg.Interval = w.interval
+		d.status.interval = w.interval
+		d.schedule = newSchedule(p.started, w.interval, d.index, p.count)
+		if d.failures == 0 {
+			d.due = d.schedule.next(time.Now())
+		}
+		p.log.Info("interval changed", "meter", d.status.meter.Name, "interval", w.interval)
+		p.publish(d)
 	}
-	p.log.Info("interval changed", "meter", d.status.meter.Name, "interval", w.interval)
-	p.publish(d)
 	w.done(outcome{values: encodeJSON(struct {
 		Interval string  `json:"interval"`
 		Seconds  float64 `json:"interval_s"`

@@ -494,7 +494,7 @@ func (s *Session) restored(u *url.URL) {
 	s.began = time.Time{}
 	clear(s.said)
 	if dropped := s.box.Stats().Dropped; dropped != s.reported {
-		s.log.Warn("MQTT messages dropped during the outage, the oldest events and answers", "count", dropped-s.reported)
+		s.log.Warn("MQTT messages dropped, too many waited for the broker: the oldest events and answers", "count", dropped-s.reported)
 		s.reported = dropped
 	}
 }
