@@ -131,19 +131,19 @@ func (p program) usage(w io.Writer) {
 // parse reads flags wherever they stand among the arguments and checks how many
 // others there are; most < 0 is any number.
 func (p program) parse(fs *flag.FlagSet, args []string, least, most int) ([]string, error) {
-	fs.SetOutput(p.err)
+	fs.SetOutput(io.Discard) // a mistake gets one line, not this package's page
 	i := slices.IndexFunc(verbs(), func(v verb) bool { return v.name == fs.Name() })
 	v := verbs()[i]
-	fs.Usage = func() {
-		fmt.Fprintf(p.err, "Usage: kmp2mqtt %s %s\n%s\n", v.name, v.args, v.does)
-		fs.PrintDefaults()
-	}
+	fs.Usage = func() {}
 	var others []string
 	for {
 		if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
+			fmt.Fprintf(p.err, "Usage: kmp2mqtt %s %s\n%s\n", v.name, v.args, v.does)
+			fs.SetOutput(p.err)
+			fs.PrintDefaults()
 			return nil, err
 		} else if err != nil {
-			return nil, usageError{err}
+			return nil, usagef("%w; see kmp2mqtt %s -h", err, v.name)
 		}
 		if fs.NArg() == 0 {
 			break
