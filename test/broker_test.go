@@ -308,7 +308,7 @@ func TestBrokerRefuses(t *testing.T) {
 			[]string{open},
 			good,
 			[]string{"MQTT_CA_FILE=" + ours.file},
-			"", "mqtt",
+			"", "mqtt://",
 		},
 		{
 			"no TLS where it is", "mqtt", good, []string{open}, nil, "", "mqtts://",
