@@ -284,20 +284,17 @@ func (p program) bridge(ctx context.Context, args []string) error {
 	if _, err := p.parse(fs, args, 0, 0); err != nil {
 		return err
 	}
-	cfg, missing, err := p.settings(p.environ)
+	cfg, _, err := p.settings(p.environ) // a device that is missing is waited for, and logged by whoever opens it
 	if err != nil {
 		return err
 	}
-	return p.runBridge(ctx, cfg, missing, nil)
+	return p.runBridge(ctx, cfg, nil)
 }
 
-func (p program) runBridge(ctx context.Context, cfg bridge.Config, missing []string, tap func(bridge.Message)) error {
+func (p program) runBridge(ctx context.Context, cfg bridge.Config, tap func(bridge.Message)) error {
 	level := new(slog.LevelVar)
 	level.Set(cfg.LogLevel)
 	log := p.logger(cfg.LogFormat, level)
-	for _, m := range missing {
-		log.Warn("a device is not there yet; waiting for it", "problem", m)
-	}
 	v, c := build()
 	return bridge.Run(ctx, cfg, bridge.Deps{Dial: dial, Log: log, Level: level, Version: v, Commit: c, Tap: tap})
 }
@@ -329,7 +326,7 @@ func (p program) demo(ctx context.Context, args []string) error {
 		}
 		environ = append(environ, "MQTT_LISTEN="+listen)
 	}
-	cfg, missing, err := p.settings(environ)
+	cfg, _, err := p.settings(environ)
 	if err != nil {
 		return err
 	}
@@ -359,7 +356,7 @@ func (p program) demo(ctx context.Context, args []string) error {
 		return err
 	}
 	fmt.Fprint(p.out, "\nHome Assistant finds the meter by itself when it uses this broker. Ctrl-C ends the demo.\n\n")
-	return p.runBridge(ctx, cfg, missing, func(m bridge.Message) {
+	return p.runBridge(ctx, cfg, func(m bridge.Message) {
 		if m.Topic == base+"/house" {
 			fmt.Fprintf(p.out, "%s %s\n", m.Topic, m.Payload)
 		}
