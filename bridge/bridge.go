@@ -126,7 +126,7 @@ func newBridge(cfg Config, deps Deps) *bridge {
 		filters = append(filters, b.birthTopic())
 	}
 	c := newCommands(b)
-	b.session = NewSession(cfg.MQTT, b.box, filters, c.message, b.putHealth, deps.Log)
+	b.session = NewSession(cfg.MQTT, b.box, filters, c.message, c.tooLarge, b.putHealth, deps.Log)
 	return b
 }
 

@@ -108,7 +108,7 @@ func TestBrokerRoundTrip(t *testing.T) {
 		s := NewSession(MQTTConfig{URLs: []*url.URL{b.URL()}, ClientID: "me", Topic: "k", Username: login[0], Password: login[1]},
 			box, []string{"k/+/get"},
 			func(topic string, payload []byte, retained bool) { heard <- received{topic, string(payload), retained} },
-			func() {}, slog.New(slog.DiscardHandler))
+			func(string, int) {}, func() {}, slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- s.Run(ctx) }()
@@ -255,7 +255,7 @@ func attempt(t *testing.T, cfg MQTTConfig, u *url.URL) (reason, advice string) {
 	cfg.Topic, cfg.ClientID = "k", "me"
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	s := NewSession(cfg, NewOutbox(), []string{"k/+/get"}, func(string, []byte, bool) {}, cancel, slog.New(slog.DiscardHandler))
+	s := NewSession(cfg, NewOutbox(), []string{"k/+/get"}, func(string, []byte, bool) {}, func(string, int) {}, cancel, slog.New(slog.DiscardHandler))
 	lived, err := s.connection(ctx, u)
 	if lived > 0 && errors.Is(err, context.Canceled) {
 		return "", ""

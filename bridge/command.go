@@ -109,18 +109,45 @@ func (c *commands) message(topic string, payload []byte, retained bool) {
 	if leaf != "get" && leaf != "set" {
 		return
 	}
+	reply := c.reply(rest)
 	if err := checkName(meter); err != nil {
-		// No topic of that name exists to answer on.
 		_, transaction, _ := decodeObject(payload)
-		c.respond(c.topics.bridge("response/"+leaf), transaction, nil, fmt.Errorf("bridge: %q is not a meter: %w", clip(meter), err))
+		c.respond(reply, transaction, nil, fmt.Errorf("bridge: %q is not a meter: %w", clip(meter), err))
 		return
 	}
-	reply := c.topics.meter(meter, "response")
 	if leaf == "get" {
 		c.get(reply, meter, payload)
 	} else {
 		c.set(reply, meter, payload)
 	}
+}
+
+// tooLarge answers a message that was too large to be kept.
+func (c *commands) tooLarge(topic string, size int) {
+	if rest, ours := strings.CutPrefix(topic, c.topics.base+"/"); ours {
+		if reply := c.reply(rest); reply != "" {
+			c.respond(reply, nil, nil, tooLong(size))
+		}
+	}
+}
+
+// reply is where a command on a topic below the base is answered, empty for what is none.
+// A name that cannot be has no topic of its own.
+func (c *commands) reply(rest string) string {
+	if verb, ok := strings.CutPrefix(rest, "bridge/request/"); ok {
+		if checkName(verb) != nil {
+			verb = "unknown"
+		}
+		return c.topics.bridge("response/" + verb)
+	}
+	meter, leaf, _ := strings.Cut(rest, "/")
+	switch {
+	case leaf != "get" && leaf != "set":
+		return ""
+	case checkName(meter) != nil:
+		return c.topics.bridge("response/" + leaf)
+	}
+	return c.topics.meter(meter, "response")
 }
 
 // first reports whether a topic is seen for the first time.
@@ -167,11 +194,15 @@ type retryAfter struct {
 // object is a command's JSON, one level deep.
 type object map[string]json.RawMessage
 
+func tooLong(size int) error {
+	return fmt.Errorf("bridge: the payload has %d bytes, the most is %d", size, maxCommand)
+}
+
 // decodeObject reads a command's payload: an object, or nothing at all. The transaction is
 // returned whenever it can be read.
 func decodeObject(payload []byte, allowed ...string) (o object, transaction json.RawMessage, err error) {
 	if len(payload) > maxCommand {
-		return nil, nil, fmt.Errorf("bridge: the payload has %d bytes, the most is %d", len(payload), maxCommand)
+		return nil, nil, tooLong(len(payload))
 	}
 	if !utf8.Valid(payload) {
 		return nil, nil, errors.New("bridge: the payload is not UTF-8 text")
@@ -337,10 +368,7 @@ func (c *commands) setInterval(meter string, o object, done func(outcome)) error
 
 // request does what somebody wants of the bridge: <base>/bridge/request/<verb>.
 func (c *commands) request(verb string, payload []byte) {
-	reply := c.topics.bridge("response/" + verb)
-	if checkName(verb) != nil {
-		reply = c.topics.bridge("response/unknown")
-	}
+	reply := c.reply("bridge/request/" + verb)
 	members := map[string][]string{"read": {"meter", "registers"}, "discovery": {}, "log_level": {"level"}}
 	allowed, known := members[verb]
 	if !known {

@@ -90,6 +90,8 @@ func TestCommandGet(t *testing.T) {
 			{strings.Repeat("[", 5000), "nested more than"},
 			{`{"registers":` + strings.Repeat("[", 50) + strings.Repeat("]", 50) + `}`, "nested more than"},
 			{`{"transaction":"` + strings.Repeat("x", maxCommand) + `"}`, "the most is"},
+			{strings.Repeat("x", 100<<10), "102400 bytes, the most is"},
+			{strings.Repeat("x", 1<<20), "1048576 bytes, the most is"},
 		} {
 			reads := len(m.visits)
 			r := decodeReply(t, get(tt.payload))

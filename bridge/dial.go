@@ -215,7 +215,7 @@ type guardConn struct {
 	net.Conn
 	in       *bufio.Reader
 	filters  int // how many the SUBSCRIBE will have
-	tooLarge func(topic string, size int)
+	tooLarge func(topic string, size int, retained bool)
 	broken   func(error) // called with every error before the library sees it: it does not report them all
 
 	greeted bool   // the CONNACK has come
@@ -223,7 +223,7 @@ type guardConn struct {
 	body    int    // bytes of the packet behind them
 }
 
-func newGuardConn(conn net.Conn, filters int, tooLarge func(topic string, size int), broken func(error)) *guardConn {
+func newGuardConn(conn net.Conn, filters int, tooLarge func(topic string, size int, retained bool), broken func(error)) *guardConn {
 	return &guardConn{Conn: conn, in: bufio.NewReader(conn), filters: filters, tooLarge: tooLarge, broken: broken}
 }
 
@@ -295,7 +295,7 @@ func (g *guardConn) next() error {
 	switch kind := first >> 4; kind {
 	case packetPublish:
 		if size > maxCommandBytes+2+maxTopicBytes {
-			return g.skip(size)
+			return g.skip(size, first&0x01 != 0)
 		}
 		topic, err := g.in.Peek(2)
 		if err != nil {
@@ -337,7 +337,7 @@ func (g *guardConn) greeting(first byte) error {
 }
 
 // skip drops a PUBLISH that is too large to be for us, without keeping it.
-func (g *guardConn) skip(size int) error {
+func (g *guardConn) skip(size int, retained bool) error {
 	var length [2]byte
 	if _, err := io.ReadFull(g.in, length[:]); err != nil {
 		return unexpected(err)
@@ -350,7 +350,7 @@ func (g *guardConn) skip(size int) error {
 	if _, err := g.in.Discard(rest); err != nil {
 		return unexpected(err)
 	}
-	g.tooLarge(string(topic), rest)
+	g.tooLarge(string(topic), rest, retained)
 	return nil
 }
 

@@ -73,13 +73,14 @@ type MQTTConfig struct {
 // Session keeps one connection to a broker: it sends what is due in an [Outbox] and hands on what arrives. Every
 // connection has a client of its own, without queue or memory: all that must survive an outage is in the outbox.
 type Session struct {
-	cfg       MQTTConfig
-	box       *Outbox
-	filters   []string
-	onMessage func(topic string, payload []byte, retained bool)
-	onConnect func()
-	log       *slog.Logger
-	connected atomic.Bool
+	cfg        MQTTConfig
+	box        *Outbox
+	filters    []string
+	onMessage  func(topic string, payload []byte, retained bool)
+	onTooLarge func(topic string, size int)
+	onConnect  func()
+	log        *slog.Logger
+	connected  atomic.Bool
 
 	// Of Run's goroutine alone: what the log has been told.
 	began    time.Time       // when the outage began; zero: none
@@ -93,13 +94,13 @@ type Session struct {
 
 // NewSession prepares a session; [Session.Run] starts it. It subscribes to the filters subscribe. onMessage gets
 // what arrives, from any goroutine and in no certain order, and must not block; retained tells an old message from
-// one that was sent just now. onConnect is called on each connect, before anything is sent: what it puts into box is
+// one that was sent just now. onTooLarge is told of a message whose payload was not kept. onConnect is called on each connect, before anything is sent: what it puts into box is
 // sent in its place among all that is due. It must not block either.
 func NewSession(cfg MQTTConfig, box *Outbox, subscribe []string, onMessage func(topic string, payload []byte, retained bool),
-	onConnect func(), log *slog.Logger,
+	onTooLarge func(topic string, size int), onConnect func(), log *slog.Logger,
 ) *Session {
 	return &Session{
-		cfg: cfg, box: box, filters: subscribe, onMessage: onMessage, onConnect: onConnect, log: log,
+		cfg: cfg, box: box, filters: subscribe, onMessage: onMessage, onTooLarge: onTooLarge, onConnect: onConnect, log: log,
 		said: map[string]bool{}, refused: map[string]bool{},
 	}
 }
@@ -292,14 +293,17 @@ func (s *Session) subscribe(ctx context.Context, client mqtt.Client, lost <-chan
 
 func (s *Session) receive(m mqtt.Message) {
 	if len(m.Payload()) > maxCommandBytes {
-		s.tooLarge(m.Topic(), len(m.Payload()))
+		s.tooLarge(m.Topic(), len(m.Payload()), m.Retained())
 		return
 	}
 	s.onMessage(m.Topic(), m.Payload(), m.Retained())
 }
 
-// tooLarge logs a dropped message: one line a minute, whoever sends them.
-func (s *Session) tooLarge(topic string, size int) {
+// tooLarge logs a dropped message: one line a minute, whoever sends them. Who has sent it just now gets an answer.
+func (s *Session) tooLarge(topic string, size int, retained bool) {
+	if !retained {
+		s.onTooLarge(topic, size)
+	}
 	s.log.Log(context.Background(), s.large.level(), "MQTT message dropped, it is too large",
 		"topic", clipTopic(topic), "bytes", size, "limit", maxCommandBytes)
 }

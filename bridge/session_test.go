@@ -83,6 +83,7 @@ type house struct {
 	mu       sync.Mutex
 	got      []received
 	connects int
+	large    []string // too large to be kept: topic and size
 }
 
 func newHouse(t *testing.T) *house {
@@ -98,6 +99,11 @@ func (h *house) start() {
 			h.mu.Lock()
 			defer h.mu.Unlock()
 			h.got = append(h.got, received{topic, string(payload), retained})
+		},
+		func(topic string, size int) {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			h.large = append(h.large, fmt.Sprint(topic, " ", size))
 		},
 		func() {
 			h.mu.Lock()
@@ -554,6 +560,9 @@ func TestSessionHears(t *testing.T) {
 		if dropped := h.logs.lines("too large"); len(dropped) != 1 || !strings.Contains(dropped[0], "k/house/get") {
 			t.Errorf("log: %q", dropped)
 		}
+		if diff := cmp.Diff([]string{"k/house/get 65537", "k/house/get 3145728"}, h.large); diff != "" {
+			t.Error(diff)
+		}
 		time.Sleep(time.Minute)
 		h.b.publish("k/house/get", strings.Repeat("x", 100<<10), false)
 		h.await("said again", time.Second, func() bool { return len(h.logs.lines("too large")) == 2 })
@@ -637,7 +646,7 @@ func TestSessionSeveralBrokers(t *testing.T) {
 }
 
 func TestSessionNoBrokers(t *testing.T) {
-	s := NewSession(MQTTConfig{Topic: "k"}, NewOutbox(), nil, nil, nil, slog.New(slog.DiscardHandler))
+	s := NewSession(MQTTConfig{Topic: "k"}, NewOutbox(), nil, nil, nil, nil, slog.New(slog.DiscardHandler))
 	if err := s.Run(t.Context()); !errors.Is(err, errNoBrokers) {
 		t.Error(err)
 	}
@@ -698,7 +707,7 @@ func FuzzGuard(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		guard := newGuardConn(nil, 2, func(string, int) {}, func(error) {})
+		guard := newGuardConn(nil, 2, func(string, int, bool) {}, func(error) {})
 		guard.in.Reset(bytes.NewReader(data))
 		for {
 			before := guard.body

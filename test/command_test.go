@@ -164,8 +164,8 @@ func TestCommands(t *testing.T) {
 	a = ask(t, b.client(), live, "kmp2mqtt/nobody/get", "", "kmp2mqtt/nobody/response")
 	refused("get nobody", a, "nobody", "house")
 
-	// Too large to be looked at: one log line, no more.
-	publish(t, b.client(), "kmp2mqtt/house/get", strings.Repeat("x", 300_000))
+	// Too large to be looked at.
+	refused("300 kB", get(strings.Repeat("x", 300_000)), "300000 bytes")
 	p.says(t, "too large", "bytes=300000")
 
 	// A retained command is old: nobody has sent it just now.
