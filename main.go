@@ -103,15 +103,18 @@ func (p program) run(ctx context.Context, args []string) int {
 		return exitUsage
 	}
 	err := verbs()[i].run(p, ctx, args)
-	var usage usageError
+	_, usage := errors.AsType[usageError](err)
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
 		return exitFine
-	case errors.As(err, &usage):
+	case usage:
 		fmt.Fprintf(p.err, "kmp2mqtt %s: %v\n", name, err)
 		return exitUsage
 	}
 	fmt.Fprintf(p.err, "kmp2mqtt %s: %v\n", name, err)
+	if e, ok := errors.AsType[*kmp.ExchangeError](err); ok && ctx.Err() == nil {
+		fmt.Fprintf(p.err, "What to do: %s\n", bridge.Hint(e, e.Echo))
+	}
 	return exitFailed
 }
 
@@ -401,13 +404,18 @@ type identity struct {
 	model string // name in the catalog, empty when it is not known
 }
 
-// identify asks for type and serial number. A meter that answers one of them is
-// there; only if it answers neither is that an error.
+// identify asks who the meter is. Every meter answers with its serial number, which is
+// how a silent one shows; the type is extra.
 func identify(ctx context.Context, c *kmp.Conn, m bridge.MeterConfig) (identity, error) {
 	var id identity
+	n, err := c.GetSerialNo(ctx, m.Address)
+	if err != nil {
+		return id, err
+	}
+	serial := fmt.Sprint(n)
+	id.Serial = &serial
 	model, known := catalog.ModelByName(m.Model)
-	t, typeErr := c.GetType(ctx, m.Address)
-	if typeErr == nil {
+	if t, err := c.GetType(ctx, m.Address); err == nil {
 		code, revision := fmt.Sprintf("%04X", t.MeterType), t.Revision.String()
 		id.Type, id.Revision = &code, &revision
 		if !known {
@@ -416,14 +424,6 @@ func identify(ctx context.Context, c *kmp.Conn, m bridge.MeterConfig) (identity,
 	}
 	if known {
 		id.Model, id.model = &model.Title, model.Name
-	}
-	n, err := c.GetSerialNo(ctx, m.Address)
-	if err == nil {
-		s := fmt.Sprint(n)
-		id.Serial = &s
-	}
-	if err != nil && typeErr != nil {
-		return id, err
 	}
 	return id, nil
 }

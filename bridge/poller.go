@@ -793,7 +793,7 @@ func (p *poller) fail(d *device, err error) {
 	}
 	if !d.status.online && !d.logged && open == nil { // a line that is not there has been logged as such
 		d.logged = true
-		p.log.Warn("meter is offline", "meter", d.status.meter.Name, "line", p.shown, "error", err, "hint", hint(err, d.status.echo))
+		p.log.Warn("meter is offline", "meter", d.status.meter.Name, "line", p.shown, "error", err, "hint", Hint(err, d.status.echo))
 	}
 	p.publish(d)
 }
@@ -833,8 +833,9 @@ func reason(err error) string {
 	return "line_lost"
 }
 
-// hint says what the owner can do.
-func hint(err error, echo bool) string {
+// Hint says what the owner of a meter can do about an error of kmp or of the line; echo
+// is whether the request came back.
+func Hint(err error, echo bool) string {
 	switch reason(err) {
 	case "no_reply":
 		if echo {
