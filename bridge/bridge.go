@@ -121,7 +121,7 @@ func newBridge(cfg Config, deps Deps) *bridge {
 		b.roster.settle(i, p.wishes, len(p.devices), d.status)
 		p.devices = append(p.devices, d)
 	}
-	filters := []string{b.topics.meter("+", "get"), b.topics.meter("+", "set"), b.topics.bridge("request/+")}
+	filters := []string{b.topics.meter("+", "get"), b.topics.meter("+", "set"), b.topics.bridge("request/#")}
 	if cfg.Discovery {
 		filters = append(filters, b.birthTopic())
 	}

@@ -377,7 +377,7 @@ func TestCommandRead(t *testing.T) {
 				t.Errorf("%.40s: %+v, want %q", payload, r, want)
 			}
 		}
-		for verb, at := range map[string]string{"restart": "restart", "": "unknown", "ü": "unknown"} {
+		for verb, at := range map[string]string{"restart": "restart", "": "unknown", "ü": "unknown", "a/b": "unknown"} {
 			got := l.command("kmp2mqtt/bridge/request/"+verb, `{"transaction":5}`, "kmp2mqtt/bridge/response/"+at, time.Second)
 			if len(got) != 1 || !strings.Contains(got[0], "unknown request") || !strings.Contains(got[0], "read, discovery and log_level") {
 				t.Errorf("%q: %s", verb, got)

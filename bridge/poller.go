@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -61,7 +62,13 @@ type lineError struct {
 	err  error
 }
 
-func (e *lineError) Error() string { return fmt.Sprintf("bridge: open %s: %v", e.line, e.err) }
+func (e *lineError) Error() string {
+	text := e.err.Error()
+	if !strings.Contains(text, e.line) { // a good dialer names it
+		text = e.line + ": " + text
+	}
+	return "bridge: cannot open the line: " + text
+}
 func (e *lineError) Unwrap() error { return e.err }
 
 // identityError says that a meter is not one that this place may have.
