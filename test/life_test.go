@@ -83,7 +83,7 @@ func stopped(t *testing.T, p *process, signal syscall.Signal) {
 func TestStop(t *testing.T) {
 	t.Parallel()
 	_, dead := simulate(t, "-silence")
-	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
 		t.Run(signal.String(), func(t *testing.T) {
 			t.Parallel()
 			b := mosquitto(t, open)
