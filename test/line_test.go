@@ -114,7 +114,7 @@ func TestSerialLate(t *testing.T) {
 	b := mosquitto(t, open)
 	live := subscribe(t, b.client())
 	p := bridge(t, "METERS=house="+device, "READ_INTERVAL=1s", "MQTT_URL="+b.url())
-	p.says(t, device+" does not exist")
+	p.says(t, device+": file does not exist")
 	live.says("kmp2mqtt/house/availability", "offline")
 	simulatePTY(t, device, still("9").flags()...)
 	live.says("kmp2mqtt/house/availability", "online")
