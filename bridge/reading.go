@@ -267,9 +267,8 @@ func diagnosticsMessage(t topics, s status) Message {
 	return Message{Topic: t.meter(s.meter.Name, "diagnostics"), Payload: payload, Retain: true, Rank: RankState}
 }
 
-// meterDiscovery is the message by which Home Assistant learns of a meter.
-// meterDiscovery announces a meter to Home Assistant; shortest is the least interval
-// that may be set for it.
+// meterDiscovery is the message by which Home Assistant learns of a meter; shortest is the
+// least interval that may be set for it.
 func meterDiscovery(t topics, m Meter, keys []announced, version string, shortest time.Duration) (Message, error) {
 	name := m.Label
 	if name == "" {

@@ -30,7 +30,7 @@ func topicRows() []topicRow {
 		{"bridge/info", true, true, `version, commit, started, log level, meters (name, serial, model, line), settings with secrets redacted`},
 		{"bridge/health", true, true, `every minute: uptime, memory, queue, and per meter reads by reason, last good read, its duration, checksum errors, echo`},
 		{"bridge/event", true, false, `~{"time","type","meter","data"}~: ~meter_online~, ~meter_offline~, ~meter_changed~, ~info_code~, ~unit_changed~`},
-		{"bridge/request/<verb>", false, false, `~read~ (a meter's name, or ~{"meter":"house"}~), ~discovery~ (announce again), ~log_level~ (~debug~, ~info~, ~warn~, ~error~)`},
+		{"bridge/request/<verb>", false, false, `~read~ (a meter's name, ~{"meter":"house"}~, or empty: all), ~discovery~ (announce again), ~log_level~ (~debug~, ~info~, ~warn~, ~error~)`},
 		{"bridge/response/<verb>", true, false, `the answer, as above`},
 	}
 }
