@@ -35,6 +35,7 @@ type MessageError struct {
 	Err   error  // wraps ErrTopic or ErrPayload
 }
 
+// Error names the topic and what is wrong.
 func (e *MessageError) Error() string {
 	topic := e.Topic
 	if len(topic) > 80 {
@@ -43,6 +44,7 @@ func (e *MessageError) Error() string {
 	return fmt.Sprintf("bridge: message to %q: %v", topic, e.Err)
 }
 
+// Unwrap returns the cause.
 func (e *MessageError) Unwrap() error { return e.Err }
 
 // Rank orders what is due: the lower rank is sent first.
