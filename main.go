@@ -122,6 +122,11 @@ func (p program) run(ctx context.Context, args []string) int {
 	return exitFailed
 }
 
+// arguments explains what verbs take.
+const arguments = "LINE is a device or URL: /dev/ttyUSB0, serial:///dev/serial/by-id/..., tcp://host:port,\n" +
+	"rfc2217://host:port, sim://403. Options follow in quotes: '/dev/ttyUSB0?baud=9600&stopbits=1'.\n" +
+	"REGISTER is a name or an id: energy, 60, 0x3C. Without one the model's usual registers are read.\n"
+
 func (p program) usage(w io.Writer) {
 	fmt.Fprint(w, "kmp2mqtt reads Kamstrup meters and publishes their values on MQTT.\n\nUsage: kmp2mqtt [VERB] [ARGUMENTS]\n\n")
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -129,8 +134,8 @@ func (p program) usage(w io.Writer) {
 		fmt.Fprintf(t, "  %s %s\t%s\n", v.name, v.args, v.does)
 	}
 	t.Flush()
-	fmt.Fprint(w, "\nLINE is a device or URL: /dev/ttyUSB0, serial:///dev/serial/by-id/..., tcp://host:port,\n"+
-		"rfc2217://host:port, sim://403.\n"+
+	fmt.Fprint(w, "\n"+arguments+
+		"The flags of a verb: kmp2mqtt VERB -h.\n"+
 		"The settings of the bridge are environment variables; kmp2mqtt check shows them.\n"+
 		"Exit status: 0 fine, 1 it failed, 2 used wrongly.\n")
 }
@@ -145,7 +150,10 @@ func (p program) parse(fs *flag.FlagSet, args []string, least, most int) ([]stri
 	var others []string
 	for {
 		if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
-			fmt.Fprintf(p.err, "Usage: kmp2mqtt %s %s\n%s\n", v.name, v.args, v.does)
+			fmt.Fprintf(p.err, "Usage: %s\n%s\n", strings.TrimSpace("kmp2mqtt "+v.name+" "+v.args), v.does)
+			if strings.Contains(v.args, "LINE") {
+				fmt.Fprint(p.err, "\n"+arguments+"\n")
+			}
 			fs.SetOutput(p.err)
 			fs.PrintDefaults()
 			return nil, err
