@@ -46,6 +46,11 @@ const (
 )
 
 func main() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		// Nearly all of the time is waiting, so one processor is enough for thousands of
+		// meters, and waking up costs less without others that spin in search of work.
+		runtime.GOMAXPROCS(1)
+	}
 	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
 	if !signal.Ignored(syscall.SIGHUP) { // nohup ignores it
 		ends = append(ends, syscall.SIGHUP)
