@@ -331,7 +331,7 @@ func (c *commands) find(meter string) (int, error) {
 		if len(names) > 20 {
 			names = append(names[:20], "…")
 		}
-		return 0, fmt.Errorf("bridge: unknown meter %q; there are %s", clip(meter), strings.Join(names, ", "))
+		return 0, fmt.Errorf("bridge: unknown meter %q; known: %s", clip(meter), strings.Join(names, ", "))
 	}
 	return index, nil
 }

@@ -106,7 +106,7 @@ func TestCommandGet(t *testing.T) {
 			t.Errorf("an error answer lacks the transaction: %+v", r)
 		}
 		// What asks for a meter that is not there, or for a name that cannot be one.
-		if got := l.command("kmp2mqtt/attic/get", "", "kmp2mqtt/attic/response", time.Second); len(got) != 1 || !strings.Contains(got[0], "unknown meter \\\"attic\\\"; there are house") {
+		if got := l.command("kmp2mqtt/attic/get", "", "kmp2mqtt/attic/response", time.Second); len(got) != 1 || !strings.Contains(got[0], "unknown meter \\\"attic\\\"; known: house") {
 			t.Errorf("%s", got)
 		}
 		if got := l.command("kmp2mqtt/ü/set", `{"transaction":"t"}`, "kmp2mqtt/bridge/response/set", time.Second); len(got) != 1 ||
@@ -370,7 +370,7 @@ func TestCommandRead(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 		for payload, want := range map[string]string{
-			"c": `unknown meter "c"; there are a, b`, `{"meter":7}`: "meter must be a text", `{"meters":"a"}`: "unknown member", `{"meter":`: "malformed JSON", "[]": "unknown meter",
+			"c": `unknown meter "c"; known: a, b`, `{"meter":7}`: "meter must be a text", `{"meters":"a"}`: "unknown member", `{"meter":`: "malformed JSON", "[]": "unknown meter",
 			"\xff": "not UTF-8", strings.Repeat("x", 20000): "the most is",
 		} {
 			if r := read(payload, time.Second); r.Status != "error" || !strings.Contains(r.Error, want) {
