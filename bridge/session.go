@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -592,25 +591,4 @@ func tlsAlert(err error, alerts ...string) bool {
 		}
 	}
 	return false
-}
-
-// LogClient lets the MQTT client library tell log, at debug level, what it finds. It sets package variables of the
-// library: call it once, before any session.
-func LogClient(log *slog.Logger) {
-	mqtt.CRITICAL = clientLog{log, "critical"} //nolint:reassign // the library has no other way
-	mqtt.ERROR = clientLog{log, "error"}       //nolint:reassign // as above
-	mqtt.WARN = clientLog{log, "warning"}      //nolint:reassign // as above
-}
-
-type clientLog struct {
-	log   *slog.Logger
-	level string
-}
-
-func (l clientLog) Println(v ...any) {
-	l.log.Debug("MQTT client", "level", l.level, "text", strings.TrimSpace(fmt.Sprintln(v...)))
-}
-
-func (l clientLog) Printf(format string, v ...any) {
-	l.log.Debug("MQTT client", "level", l.level, "text", strings.TrimSpace(fmt.Sprintf(format, v...)))
 }

@@ -782,13 +782,3 @@ func TestSessionRestartsAreNoFight(t *testing.T) {
 		}
 	})
 }
-
-func TestClientLog(t *testing.T) {
-	var logs logBuffer
-	l := clientLog{logs.logger(slog.LevelDebug), "error"}
-	l.Println("net", "broken")
-	l.Printf("%s\n", "pipe")
-	if got := logs.lines("level=DEBUG"); len(got) != 2 || !strings.Contains(got[0], `text="net broken"`) || !strings.Contains(got[1], "text=pipe") {
-		t.Errorf("log: %q", got)
-	}
-}
