@@ -333,6 +333,23 @@ func (d Decimal) Cmp(o Decimal) int {
 	return a.Cmp(b)
 }
 
+// Add returns the sum of two numbers, exactly, with the digits of the finer one. The error
+// is an *[ExponentError] or a *[LengthError] when the wire format cannot say it.
+func (d Decimal) Add(o Decimal) (Decimal, error) {
+	a, b := d.signed(), o.signed()
+	exponent := min(int(d.exponent), int(o.exponent))
+	a.Mul(a, power10(int(d.exponent)-exponent))
+	b.Mul(b, power10(int(o.exponent)-exponent))
+	a.Add(a, b)
+	return decimalFromBig(a.Sign() < 0, a.Abs(a), exponent)
+}
+
+// Neg returns the number with the other sign; 0 stays 0.
+func (d Decimal) Neg() Decimal {
+	d.negative = !d.negative && !d.IsZero()
+	return d
+}
+
 func (d Decimal) signed() *big.Int {
 	m := d.mantissa()
 	if d.negative {

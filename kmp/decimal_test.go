@@ -391,3 +391,26 @@ func TestDecimalCmp(t *testing.T) {
 		t.Error("12.5 and 12.50 have one representation")
 	}
 }
+
+func TestDecimalAdd(t *testing.T) {
+	for _, tt := range []struct{ a, b, sum, difference string }{
+		{"227.445", "0.055", "227.500", "227.390"},
+		{"12.5", "12.50", "25.00", "0.00"},
+		{"-3", "1.25", "-1.75", "-4.25"},
+		{"0", "0", "0", "0"},
+		{"18446744073709551615", "1", "18446744073709551616", "18446744073709551614"},
+		{"0.000001", "1000000", "1000000.000001", "-999999.999999"},
+	} {
+		a, errA := ParseDecimal(tt.a)
+		b, errB := ParseDecimal(tt.b)
+		if errA != nil || errB != nil {
+			t.Fatal(errA, errB)
+		}
+		if sum, err := a.Add(b); err != nil || sum.String() != tt.sum {
+			t.Errorf("%s + %s = %s, %v; want %s", tt.a, tt.b, sum, err, tt.sum)
+		}
+		if difference, err := a.Add(b.Neg()); err != nil || difference.String() != tt.difference {
+			t.Errorf("%s - %s = %s, %v; want %s", tt.a, tt.b, difference, err, tt.difference)
+		}
+	}
+}
