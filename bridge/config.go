@@ -40,6 +40,13 @@ const (
 	MinTimeout = 100 * time.Millisecond
 	MaxTimeout = time.Minute
 
+	// DefaultBudget stands for the budget of a meter that is not told one: BatteryBudget
+	// readings a day where a battery feeds the meter, else no limit.
+	DefaultBudget = -1
+	BatteryBudget = 96
+	// MaxBudget bounds the option budget: a reading every second.
+	MaxBudget = 86400
+
 	// MaxMeters and MaxRegisters keep a mistyped setting from becoming an endless reading.
 	MaxMeters    = 10000
 	MaxRegisters = 128
@@ -56,6 +63,7 @@ type Config struct {
 	Values    bool       // every value also on its own topic
 	Listen    string     // host:port of the built-in broker
 	Discovery bool       // announce to Home Assistant
+	DataDir   string     // what survives a restart; empty: nothing does
 	LogLevel  slog.Level
 	LogFormat string // "text" or "json"
 
@@ -69,6 +77,9 @@ type MeterConfig struct {
 	ByteTime  time.Duration // time of one byte on the line
 	Address   kmp.Address
 	Interval  time.Duration
+	Chosen    bool          // somebody chose the interval; else it follows the kind of meter
+	Budget    int           // readings a day; 0: no limit; DefaultBudget: as the kind of meter needs it
+	Continue  bool          // another meter in this place continues the counters of the former
 	Timeout   time.Duration // to the first byte of an answer; 0: the protocol's default
 	Registers []uint16      // empty: the model's usual ones
 	Model     string        // name in package catalog; empty: what the meter says
@@ -131,9 +142,12 @@ func ParseConfig(environ []string, opts ParseOptions) (Config, error) {
 		p.fail("REGISTERS", err)
 	}
 	p.mqtt(&c, raw)
-	c.Meters = p.meters(raw.Meters, interval, registers)
+	c.Meters = p.meters(raw.Meters, interval, p.environment["READ_INTERVAL"] != "", registers)
 	c.Values = p.boolean("MQTT_VALUES", raw.MQTTValues)
 	c.Discovery = p.boolean("HA_DISCOVERY", raw.HADiscovery)
+	if c.DataDir = raw.DataDir; strings.ContainsRune(c.DataDir, 0) {
+		p.fail("DATA_DIR", errors.New("holds a zero byte"))
+	}
 
 	if c.LogLevel, err = parseLevel(raw.LogLevel); err != nil {
 		p.fail("LOG_LEVEL", err)
@@ -318,14 +332,21 @@ func (p *parser) nearMisses() {
 func strangers() []string { return []string{"REGISTRY"} }
 
 func (p *parser) boolean(variable, value string) bool {
+	b, err := parseBoolean(value)
+	if err != nil {
+		p.fail(variable, err)
+	}
+	return b
+}
+
+func parseBoolean(value string) (bool, error) {
 	switch strings.ToLower(value) {
 	case "true", "yes", "on", "1":
-		return true
+		return true, nil
 	case "false", "no", "off", "0":
-		return false
+		return false, nil
 	}
-	p.fail(variable, fmt.Errorf("%q is neither true nor false", value))
-	return false
+	return false, fmt.Errorf("%q is neither true nor false", clip(value))
 }
 
 func (p *parser) interval(variable, value string) time.Duration {
@@ -586,7 +607,7 @@ func checkBase(s string) error {
 }
 
 // meters parses METERS.
-func (p *parser) meters(value string, interval time.Duration, registers []uint16) []MeterConfig {
+func (p *parser) meters(value string, interval time.Duration, chosen bool, registers []uint16) []MeterConfig {
 	words := strings.Fields(value)
 	if len(words) == 0 {
 		p.fail("METERS", errors.New("is missing; for a first look: METERS=house=sim://403"))
@@ -628,6 +649,7 @@ func (p *parser) meters(value string, interval time.Duration, registers []uint16
 			err.Variable, err.Meter = "METERS", who
 			p.errs = append(p.errs, err)
 		}
+		m.Chosen = m.Interval > 0 || chosen
 		if m.Interval == 0 {
 			m.Interval = interval
 		}
@@ -666,7 +688,7 @@ func ParseMeter(entry string, parseLine func(raw string) (line string, byteTime 
 // parseMeter parses one entry of METERS. Interval and Registers stay empty where the
 // entry does not set them.
 func parseMeter(word string, parseLine func(string) (string, time.Duration, error)) (MeterConfig, []*ConfigError) {
-	m := MeterConfig{Address: kmp.HeatMeter}
+	m := MeterConfig{Address: kmp.HeatMeter, Budget: DefaultBudget}
 	var errs []*ConfigError
 	fail := func(option string, err error) {
 		errs = append(errs, &ConfigError{Option: option, Err: err})
@@ -698,7 +720,7 @@ func parseMeter(word string, parseLine func(string) (string, time.Duration, erro
 		}
 		seen[key] = true
 		switch key {
-		case "interval", "registers", "address", "timeout", "model", "label":
+		case "interval", "registers", "address", "timeout", "model", "label", "budget", "continue":
 			if key == "address" && strings.HasPrefix(base, "sim://") {
 				rest = append(rest, part) // a simulated meter has to know its address as well
 			}
@@ -727,8 +749,13 @@ func parseMeter(word string, parseLine func(string) (string, time.Duration, erro
 		return m, errs
 	}
 	m.Line, m.ByteTime = canonical, byteTime
-	if m.Model == "" {
-		m.Model = simulatedModel(canonical)
+	if strings.HasPrefix(canonical, "sim://") {
+		if m.Model == "" {
+			m.Model = simulatedModel(canonical)
+		}
+		if m.Budget == DefaultBudget {
+			m.Budget = 0 // it has no battery
+		}
 	}
 	return m, errs
 }
@@ -779,6 +806,16 @@ func (m *MeterConfig) set(option, value string) (err error) {
 			return err
 		}
 		m.Label = value
+	case "budget":
+		n, parseErr := strconv.Atoi(value)
+		if parseErr != nil || n < 0 || n > MaxBudget {
+			return fmt.Errorf("%q is not a number of readings a day; write 0 (no limit) to %d", clip(value), MaxBudget)
+		}
+		m.Budget = n
+	case "continue":
+		if m.Continue, err = parseBoolean(value); err != nil {
+			return err
+		}
 	}
 	return err
 }

@@ -16,7 +16,7 @@ import (
 // not the value itself, group and doc explain, and secret marks what may come from a
 // file named by the variable with _FILE and is never shown.
 type settings struct {
-	Meters       string `env:"METERS" group:"Meters" default:"(required)" example:"house=/dev/ttyUSB0" doc:"The meters: ~name=line~, several separated by white space. A line is ~/dev/ttyUSB0~, ~serial:///dev/serial/by-id/...~, ~tcp://host:port~ (also ~socket://~), ~rfc2217://host:port~ or ~sim://403~. Without ~name=~ the serial number is the name. Options follow as a query: ~?interval=10m&registers=60,68,power&address=0x3F&timeout=2s&model=403&label=Heat%20meter&baud=1200&stopbits=2~"`
+	Meters       string `env:"METERS" group:"Meters" default:"(required)" example:"house=/dev/ttyUSB0" doc:"The meters: ~name=line~, several separated by white space. A line is ~/dev/ttyUSB0~, ~serial:///dev/serial/by-id/...~, ~tcp://host:port~ (also ~socket://~), ~rfc2217://host:port~, ~usb://VID:PID[/serial]~ or ~sim://403~. Without ~name=~ the serial number is the name. Options follow as a query: ~?interval=10m&registers=60,68,power&address=0x3F&timeout=2s&model=403&label=Heat%20meter&budget=96&continue=true&baud=1200&stopbits=2~"`
 	ReadInterval string `env:"READ_INTERVAL" group:"Meters" envDefault:"30m" doc:"How often each meter is read (1s to 168h); the first time as soon as its line is there. The battery of a MULTICAL is calculated for one reading an hour"`
 	Registers    string `env:"REGISTERS" group:"Meters" default:"the model's usual ones" example:"energy,volume,power" doc:"What is read: ids (~60~, ~0x3C~) or names (~energy~), separated by commas"`
 
@@ -33,6 +33,8 @@ type settings struct {
 
 	HADiscovery string `env:"HA_DISCOVERY" group:"Home Assistant" envDefault:"true" doc:"Announce meters and bridge to Home Assistant"`
 	HAPrefix    string `env:"HA_PREFIX" group:"Home Assistant" envDefault:"homeassistant" doc:"Home Assistant's discovery prefix"`
+
+	DataDir string `env:"DATA_DIR" group:"Data" default:"(nothing is kept)" example:"/var/lib/kmp2mqtt" doc:"Where what must survive a restart is kept: which registers each meter has, what guards its counters, what its battery was asked for. One small JSON file"`
 
 	LogLevel  string `env:"LOG_LEVEL" group:"Log" envDefault:"info" doc:"~debug~ (every frame in hex), ~info~, ~warn~ or ~error~"`
 	LogFormat string `env:"LOG_FORMAT" group:"Log" envDefault:"text" doc:"~text~ (coloured on a terminal) or ~json~"`
