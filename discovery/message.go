@@ -41,29 +41,31 @@ type availability struct {
 type component struct {
 	id string // the key under "components"
 
-	Platform         string         `json:"platform"`
-	UniqueID         string         `json:"unique_id"`
-	Name             string         `json:"name"`
-	ValueTemplate    string         `json:"value_template,omitempty"`
-	Unit             string         `json:"unit_of_measurement,omitempty"`
-	DeviceClass      string         `json:"device_class,omitempty"`
-	StateClass       string         `json:"state_class,omitempty"`
-	Precision        *int           `json:"suggested_display_precision,omitempty"`
-	EntityCategory   string         `json:"entity_category,omitempty"`
-	EnabledByDefault *bool          `json:"enabled_by_default,omitempty"`
-	Options          []string       `json:"options,omitempty"`
-	Min              float64        `json:"min,omitempty"`
-	Max              float64        `json:"max,omitempty"`
-	Step             float64        `json:"step,omitempty"`
-	Mode             string         `json:"mode,omitempty"`
-	CommandTopic     string         `json:"command_topic,omitempty"`
-	CommandTemplate  string         `json:"command_template,omitempty"`
-	PayloadPress     string         `json:"payload_press,omitempty"`
-	PayloadOn        string         `json:"payload_on,omitempty"`
-	PayloadOff       string         `json:"payload_off,omitempty"`
-	StateTopic       string         `json:"state_topic,omitempty"`
-	Availability     []availability `json:"availability,omitempty"`
-	QoS              int            `json:"qos"` // not inherited from the root by every version
+	Platform           string         `json:"platform"`
+	UniqueID           string         `json:"unique_id"`
+	Name               string         `json:"name"`
+	ValueTemplate      string         `json:"value_template,omitempty"`
+	Unit               string         `json:"unit_of_measurement,omitempty"`
+	DeviceClass        string         `json:"device_class,omitempty"`
+	StateClass         string         `json:"state_class,omitempty"`
+	Precision          *int           `json:"suggested_display_precision,omitempty"`
+	EntityCategory     string         `json:"entity_category,omitempty"`
+	EnabledByDefault   *bool          `json:"enabled_by_default,omitempty"`
+	Options            []string       `json:"options,omitempty"`
+	Min                float64        `json:"min,omitempty"`
+	Max                float64        `json:"max,omitempty"`
+	Step               float64        `json:"step,omitempty"`
+	Mode               string         `json:"mode,omitempty"`
+	CommandTopic       string         `json:"command_topic,omitempty"`
+	CommandTemplate    string         `json:"command_template,omitempty"`
+	PayloadPress       string         `json:"payload_press,omitempty"`
+	PayloadOn          string         `json:"payload_on,omitempty"`
+	PayloadOff         string         `json:"payload_off,omitempty"`
+	StateTopic         string         `json:"state_topic,omitempty"`
+	AttributesTopic    string         `json:"json_attributes_topic,omitempty"`
+	AttributesTemplate string         `json:"json_attributes_template,omitempty"`
+	Availability       []availability `json:"availability,omitempty"`
+	QoS                int            `json:"qos"` // not inherited from the root by every version
 }
 
 // components is the object of all entities, in the order in which they are shown.

@@ -3,6 +3,7 @@ package discovery
 import (
 	"math"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,12 +19,14 @@ const topicWanted = "a topic without wildcards and control characters"
 const maxInterval = 7 * 24 * 60
 
 // Device is a meter as Home Assistant shows it, and the topics it lives on. All
-// topics are needed; Name, Model, Revision and Version may be empty.
+// topics but DiagnosisTopic are needed; Name, Model, Family, Revision and Version may
+// be empty.
 type Device struct {
-	Serial   string // serial number; letters, digits, - and _
-	Name     string // label, or the meter's name in the settings
-	Model    string // such as "MULTICAL 403"
-	Revision string // the meter's software revision, such as "F1"
+	Serial   string         // serial number; letters, digits, - and _
+	Name     string         // label, or the meter's name in the settings
+	Model    string         // such as "MULTICAL 403"
+	Family   catalog.Family // what the meter measures; counts when Model is not known
+	Revision string         // the meter's software revision, such as "F1"
 
 	StateTopic        string // <base>/<meter>
 	DiagnosticsTopic  string // <base>/<meter>/diagnostics
@@ -33,6 +36,14 @@ type Device struct {
 	SetTopic          string // <base>/<meter>/set
 
 	Version string // the program's version
+
+	// DiagnosisTopic is <base>/<meter>/diagnosis. Empty: the meter has no entities for
+	// its diagnosis, link quality and readings of the day.
+	DiagnosisTopic string
+	// Diagnoses are all codes that a diagnosis can have, each once. Needed with DiagnosisTopic.
+	Diagnoses []string
+	// HasInfo says that the state message holds "info", the list of what the meter reports.
+	HasInfo bool
 
 	// ShortestInterval is the least interval that a command may set for this meter,
 	// where the "Read interval" number begins: below a minute in steps of a hundredth, else in
@@ -142,11 +153,33 @@ func (d Device) check() (base string, err error) {
 			return "", &FieldError{f.name, f.value, topicWanted}
 		}
 	}
+	if err := d.checkDiagnosis(); err != nil {
+		return "", err
+	}
 	base, ok := strings.CutSuffix(d.BridgeStateTopic, "/bridge/state")
 	if !ok || base == "" {
 		return "", &FieldError{"BridgeStateTopic", d.BridgeStateTopic, "<base>/bridge/state"}
 	}
 	return base, nil
+}
+
+// checkDiagnosis validates what the entities of the diagnosis need, if there are any.
+func (d Device) checkDiagnosis() error {
+	if d.DiagnosisTopic == "" {
+		return nil
+	}
+	if !topic(d.DiagnosisTopic) {
+		return &FieldError{"DiagnosisTopic", d.DiagnosisTopic, topicWanted}
+	}
+	if len(d.Diagnoses) == 0 {
+		return &FieldError{"Diagnoses", "", "at least one code"}
+	}
+	for i, code := range d.Diagnoses {
+		if !attribute(code) || slices.Contains(d.Diagnoses[:i], code) {
+			return &FieldError{"Diagnoses", code, "codes of lower-case letters, digits and _, each once"}
+		}
+	}
+	return nil
 }
 
 // displayName returns the name under which Home Assistant shows the device. What
@@ -164,8 +197,8 @@ func (d Device) displayName() string {
 }
 
 // own returns the entities that do not come from a register: what the bridge knows
-// of the meter, and the controls. They explain an outage or end it, so they stay
-// available while the meter is silent.
+// of the meter, and the controls. They explain an outage or end it, so all but
+// "Problem" stay available while the meter is silent.
 func (d Device) own() components {
 	bridge := []availability{{d.BridgeStateTopic}}
 	least, step := d.intervalRange()
@@ -221,9 +254,13 @@ func (d Device) own() components {
 			StateTopic:      d.DiagnosticsTopic,
 		},
 	}
+	cs = append(cs, d.diagnosis()...)
+	for i := range cs {
+		cs[i].Availability = bridge
+	}
+	cs = append(cs, d.problem()...)
 	for i := range cs {
 		cs[i].UniqueID = MeterID(d.Serial) + "_" + cs[i].id
-		cs[i].Availability = bridge
 		cs[i].QoS = 1
 	}
 	return cs

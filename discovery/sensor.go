@@ -45,9 +45,11 @@ func deviceClass(d Device, r catalog.Register, q quantity) string {
 	switch {
 	case q.form == date:
 		return "date"
-	case q.class == "volume" && (pulseInput(r) || waterMeter(d.Model) && (r.ID == 68 || r.ID == 622)):
+	case q.class == "volume" && (pulseInput(r) || d.family() == catalog.Water && consumption(r)):
 		// The volume of a heat meter is no consumption of water: it goes round in the pipes.
 		return "water"
+	case q.form == number && powerFactor(r) && (q.unit == "" || q.unit == "%"):
+		return "power_factor"
 	case q.class == "temperature" && strings.Contains(r.Name, "difference"):
 		return "temperature_delta"
 	case q.class == "temperature_delta" && strings.Contains(r.Name, "temperature") && !strings.Contains(r.Name, "difference"):
@@ -98,7 +100,11 @@ func diagnostic(r catalog.Register, q quantity) bool {
 
 // ofPeriod tells whether the register is the extreme of a period or the average of a
 // day, month or year: it stands still most of the time, and a mean of it says nothing.
+// A derived number (ID 0) moves with every reading.
 func ofPeriod(r catalog.Register) bool {
+	if r.ID == 0 {
+		return false
+	}
 	for _, extreme := range []string{"max_", "min_", "accumulated_max_"} {
 		if strings.HasPrefix(r.Name, extreme) {
 			return true
@@ -122,8 +128,27 @@ func pulseInput(r catalog.Register) bool {
 	return false
 }
 
-// waterMeter tells whether the model measures water rather than heat.
-func waterMeter(model string) bool {
-	m, ok := catalog.ModelByName(model)
-	return ok && m.Family == catalog.Water
+// consumption tells whether the register of a water meter counts all that went
+// through it: its volume, also with an extra digit or worked out of the coarse and the
+// fine one. What flowed backwards or within a range of flow is a part of it.
+func consumption(r catalog.Register) bool {
+	switch r.Name {
+	case "volume", "volume_extra_digit", "volume_fine":
+		return true
+	}
+	return false
+}
+
+// powerFactor tells whether the register is the cosine between current and voltage.
+// Its angle has another unit.
+func powerFactor(r catalog.Register) bool {
+	return r.Kind == catalog.Gauge && strings.Contains(r.Name, "power_factor")
+}
+
+// family returns what the meter measures, empty if nobody knows.
+func (d Device) family() catalog.Family {
+	if m, ok := catalog.ModelByName(d.Model); ok {
+		return m.Family
+	}
+	return d.Family
 }
