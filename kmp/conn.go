@@ -48,17 +48,22 @@ const (
 
 // Options tune a [Conn]. The zero value of each field is its default.
 type Options struct {
-	Timeout  time.Duration // for an answer's first byte, after the request has left
-	Gap      time.Duration // longest silence inside an answer
+	Timeout  time.Duration // for an answer's first byte, after the request has left: the least, see Stats.Timeout
+	Gap      time.Duration // longest silence inside an answer: the least, see Stats.Gap
 	ByteTime time.Duration // one byte on the line, start and stop bits included
 	Retries  int           // repetitions of a failed request; negative: none
+	// What the Stats of the Conn before had, for a line that was opened again.
+	RequestSize  int           // registers per request to begin with, 1 to 8
+	StartTimeout time.Duration // time-out to begin with, when more than Timeout
+	StartGap     time.Duration // gap to begin with, when more than Gap
 	// Trace, when set, is shown every request as sent and, after each attempt,
 	// the bytes that came (the last 512), echo and noise included. It must not
 	// keep them.
 	Trace func(dir Direction, wire []byte)
 }
 
-// Stats count what a [Conn] has seen since it was made.
+// Stats count what a [Conn] has seen since it was made, and say what it has learned
+// of its line. Counters and Awake never become less.
 type Stats struct {
 	Requests       uint64 // sent, repetitions included
 	Retries        uint64 // repetitions among them
@@ -69,6 +74,18 @@ type Stats struct {
 	ChecksumErrors uint64 // the ones among them with a wrong CRC
 	Foreign        uint64 // good frames dropped: other address, command or registers
 	Echo           bool   // the last request came back as an echo
+
+	// FirstByte is how long after the last request's end, as far as that can be
+	// known, the first byte came that was neither its echo nor 00: at least 1 ms, or
+	// 0 when none came.
+	FirstByte time.Duration
+	// Awake is how long the meter was awake, estimated: 1.6 s from the first byte of
+	// each answer, damaged ones included (5512-447 section 2.1). What overlaps counts once.
+	Awake time.Duration
+
+	RequestSize int           // registers per request, 1 to 8
+	Timeout     time.Duration // for an answer's first byte: Options.Timeout to 10 s
+	Gap         time.Duration // longest silence inside an answer: Options.Gap to 2 s
 }
 
 // Conn is a client on one line. It has one request in flight, keeps the meter's
@@ -102,7 +119,11 @@ func NewConn(line Line, opts Options) *Conn {
 	if opts.Retries == 0 {
 		opts.Retries = DefaultRetries
 	}
+	if opts.RequestSize < 1 || opts.RequestSize > MaxRegisters {
+		opts.RequestSize = MaxRegisters
+	}
 	c := &Conn{line: line, opts: opts, turn: make(chan struct{}, 1)}
+	c.stats = Stats{RequestSize: opts.RequestSize, Timeout: opts.Timeout, Gap: opts.Gap}
 	c.reader = NewReader(lineReader{c}, FromMeter)
 	c.turn <- struct{}{}
 	return c
