@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"net/url"
 	"slices"
 	"strconv"
@@ -18,7 +19,8 @@ import (
 // Config says what meter is simulated, in which house, and on how bad a line. A
 // field's zero value stands for its default.
 type Config struct {
-	// Model is "403" (the default), "601" or "603".
+	// Model is "403" (the default), "601" or "603" for heat, "21" for water or "382"
+	// for electricity.
 	Model string
 	// Serial is the serial number; default 80123456.
 	Serial uint32
@@ -32,9 +34,15 @@ type Config struct {
 	// Integration is how often the meter's values change in simulated time: whole
 	// seconds, 2 s to 1 h; default 32 s.
 	Integration time.Duration
-	// EnergyUnit is the unit of the energy registers: "GJ" (the default), "MWh" or
-	// "kWh". The high resolution registers stay in Wh, as in real meters.
+	// EnergyUnit is the unit of a heat meter's energy registers: "GJ" (the default),
+	// "MWh" or "kWh". The high resolution registers stay in Wh, as in real meters.
 	EnergyUnit string
+	// Cooling lets a heat meter's house be cooled by the same pipes on warm days: the
+	// water comes back warmer than it came, and E3 counts instead of E1.
+	Cooling bool
+	// FineModulus is how many steps a high resolution register counts before it starts
+	// again at 0, 1000 to 10^9; default 10^7 (technical description of the 403, p 127).
+	FineModulus int64
 	// Address is the data link address; default [kmp.HeatMeter].
 	Address kmp.Address
 	// Paced makes the bytes take their time: a request counts as received when it
@@ -82,6 +90,74 @@ type Faults struct {
 	SleepAfter time.Duration
 	// Silence makes the meter answer nothing at all. The echo is the head's: it stays.
 	Silence bool
+	// Throttle shuts the optical port after some sessions, as water meters do.
+	Throttle Throttle
+	// Sensor is a heat meter's faulty temperature sensor: "t1_short", "t1_open",
+	// "t2_short" or "t2_open". It reads 0.00 °C or 185.00 °C, and the info code says so;
+	// power, flow and temperature difference read 0, and nothing is counted (technical
+	// description of the 403, p 94).
+	Sensor string
+	// Info is set in the info code of a heat or water meter, with what a faulty sensor
+	// sets. Its bits mean what they mean in the model.
+	Info uint32
+	// Forged is the chance that one to three bits of a value in a GetRegister answer
+	// are flipped and the checksum is made to fit. An answer that another fault spoils
+	// is not forged.
+	Forged float64
+	// Garbled mangles every byte of every answer, as a wrong baud rate does: no frame
+	// ever comes.
+	Garbled bool
+	// ASCII makes the meter speak the dialect of a MULTICAL 66C or 401: it answers every
+	// frame that arrives with ten groups of seven digits in 7E2.
+	ASCII bool
+	// Foreign is the address that answers carry; default the one that was asked.
+	Foreign kmp.Address
+	// MaxAnswer is how many bytes of an answer come through unharmed: longer ones are
+	// damaged behind it, as with a badly placed head. 0: all.
+	MaxAnswer int
+}
+
+// Throttle shuts a port. The zero Throttle never does.
+type Throttle struct {
+	// Sessions is how many sessions the port stays open for. A session begins with a
+	// request that comes 10 s or more after the one before.
+	Sessions int
+	// Shut is how long nothing is answered then, counted from the end of the last
+	// session.
+	Shut time.Duration
+}
+
+// String returns the throttle as an option has it, "5/12h0m0s"; "" for none.
+func (t Throttle) String() string {
+	if t.Sessions == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d/%s", t.Sessions, t.Shut)
+}
+
+// parseThrottle parses what String returns.
+func parseThrottle(s string) (Throttle, error) {
+	sessions, shut, ok := strings.Cut(s, "/")
+	if !ok {
+		return Throttle{}, errValue
+	}
+	n, err := strconv.Atoi(sessions)
+	if err != nil {
+		return Throttle{}, err
+	}
+	d, err := time.ParseDuration(shut)
+	if err != nil {
+		return Throttle{}, err
+	}
+	t := Throttle{n, d}
+	if t == (Throttle{}) || !t.ok() {
+		return Throttle{}, errValue
+	}
+	return t, nil
+}
+
+func (t Throttle) ok() bool {
+	return t == (Throttle{}) || t.Sessions > 0 && t.Sessions <= maxSessions && t.Shut > 0
 }
 
 const (
@@ -93,6 +169,11 @@ const (
 	minIntegration = 2 * time.Second
 	maxIntegration = time.Hour
 	maxSpeed       = 86400
+	maxSessions    = 1_000_000
+	maxAnswer      = 4096
+	minModulus     = 1000
+	maxModulus     = 1_000_000_000
+	defaultModulus = 10_000_000
 	maxByteTime    = time.Second
 	noTurnaround   = -1
 )
@@ -117,6 +198,9 @@ func (c Config) withDefaults() Config {
 	if c.EnergyUnit == "" {
 		c.EnergyUnit = "GJ"
 	}
+	if c.FineModulus == 0 {
+		c.FineModulus = defaultModulus
+	}
 	if c.Address == 0 {
 		c.Address = kmp.HeatMeter
 	}
@@ -126,10 +210,16 @@ func (c Config) withDefaults() Config {
 	if c.Turnaround == 0 {
 		c.Turnaround = defaultTurnaround
 	}
-	if c.Faults.LateBy == 0 {
-		c.Faults.LateBy = defaultLateBy
-	}
+	c.Faults = c.Faults.withDefaults()
 	return c
+}
+
+// withDefaults returns f with every field set.
+func (f Faults) withDefaults() Faults {
+	if f.LateBy == 0 {
+		f.LateBy = defaultLateBy
+	}
+	return f
 }
 
 // check returns what is wrong with a Config whose defaults are filled in, all of it.
@@ -140,8 +230,13 @@ func (c Config) check() error {
 			errs = append(errs, optionError(option, fmt.Sprint(got), allowed))
 		}
 	}
-	_, err := modelByName(c.Model)
+	m, err := modelByName(c.Model)
 	wrong(err == nil, "model", c.Model, allowedModels)
+	known := err == nil
+	wrong(!known || m.kind == heat || !c.Cooling, "cooling", c.Cooling, allowedHeat)
+	wrong(!known || m.kind == heat || c.Faults.Sensor == "", "sensor", c.Faults.Sensor, allowedHeat)
+	wrong(!known || m.kind != electricity || c.Faults.Info == 0, "info", c.Faults.Info, allowedNoInfo)
+	wrong(!known || m.kind != water || c.Faults.Info <= math.MaxUint16, "info", c.Faults.Info, allowedInfo16)
 	_, _, err = energyUnitByName(c.EnergyUnit)
 	wrong(err == nil, "energy", c.EnergyUnit, allowedUnits)
 	wrong(c.Speed > 0 && c.Speed <= maxSpeed, "speed", c.Speed, allowedSpeed)
@@ -160,17 +255,23 @@ func (c Config) check() error {
 		{"corrupted", c.Faults.Corrupted},
 		{"truncated", c.Faults.Truncated},
 		{"duplicated", c.Faults.Duplicated},
+		{"forged", c.Faults.Forged},
 	} {
 		wrong(chance.p >= 0 && chance.p <= 1, chance.option, chance.p, allowedChance)
 	}
 	wrong(c.Faults.LateBy > 0, "late-by", c.Faults.LateBy, allowedPositive)
 	wrong(c.Faults.SleepAfter >= 0, "sleep-after", c.Faults.SleepAfter, allowedDuration)
+	wrong(c.FineModulus >= minModulus && c.FineModulus <= maxModulus, "fine-modulus", c.FineModulus, allowedModulus)
+	wrong(c.Faults.Throttle.ok(), "throttle", c.Faults.Throttle, allowedThrottle)
+	_, ok := sensors[c.Faults.Sensor]
+	wrong(ok || c.Faults.Sensor == "", "sensor", c.Faults.Sensor, allowedSensor)
+	wrong(c.Faults.MaxAnswer >= 0 && c.Faults.MaxAnswer <= maxAnswer, "max-answer", c.Faults.MaxAnswer, allowedAnswer)
 	return errors.Join(errs...)
 }
 
 // What an option may be, for its error.
 const (
-	allowedModels      = "403, 601 or 603"
+	allowedModels      = "21, 382, 403, 601 or 603"
 	allowedUnits       = "GJ, MWh or kWh"
 	allowedSpeed       = "a number above 0, up to 86400"
 	allowedIntegration = "whole seconds from 2s to 1h"
@@ -184,6 +285,14 @@ const (
 	allowedAddress     = "a byte such as 0x3F, not 0"
 	allowedBool        = "true or false"
 	allowedMissing     = "register numbers such as 63,97"
+	allowedModulus     = "a whole number from 1000 to 1e9 such as 1e7"
+	allowedThrottle    = "sessions and how long it is shut then, such as 5/12h"
+	allowedSensor      = "t1_short, t1_open, t2_short or t2_open"
+	allowedInfo        = "a whole number from 0 to 4294967295 such as 16 or 0x10"
+	allowedInfo16      = "at most 65535 for a water meter"
+	allowedAnswer      = "a number of bytes from 0 (all) to 4096"
+	allowedHeat        = "none: only a heat meter has it"
+	allowedNoInfo      = "0: this meter has no info code"
 )
 
 // ErrOption is wrapped by every error about an option or a field of a [Config].
@@ -325,16 +434,29 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 		_, c.EnergyUnit, err = energyUnitByName(s)
 		return err
 	})
-	set("address", "data link `ADDRESS`", allowedAddress, fmt.Sprintf("0x%02X", byte(c.Address)), func(s string) error {
-		v, err := strconv.ParseUint(s, 0, 8)
-		if err == nil && v == 0 {
-			return errValue
-		}
-		c.Address = kmp.Address(v)
+	truth("cooling", "cool the house on warm days, counted as E3 (heat meters)", &c.Cooling)
+	set("fine-modulus", "`STEPS` after which high resolution registers start again at 0", allowedModulus, strconv.FormatInt(c.FineModulus, 10), func(s string) (err error) {
+		c.FineModulus, err = parseModulus(s)
 		return err
 	})
+	address := func(p *kmp.Address) (string, func(string) error) {
+		text := ""
+		if *p != 0 {
+			text = fmt.Sprintf("0x%02X", byte(*p))
+		}
+		return text, func(s string) error {
+			v, err := strconv.ParseUint(s, 0, 8)
+			if err == nil && v == 0 {
+				return errValue
+			}
+			*p = kmp.Address(v)
+			return err
+		}
+	}
+	text, parse := address(&c.Address)
+	set("address", "data link `ADDRESS`", allowedAddress, text, parse)
 	truth("pace", "let bytes take their time on the line, in both directions", &c.Paced)
-	text, parse := duration(&c.ByteTime, 1, maxByteTime)
+	text, parse = duration(&c.ByteTime, 1, maxByteTime)
 	set("byte-time", "`TIME` of one byte when paced", allowedByteTime, text, parse)
 	text, turnaround := duration(&c.Turnaround, 0, 0)
 	set("turnaround", "`TIME` from a request to its answer", allowedDuration, text, func(s string) error {
@@ -378,6 +500,57 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 	text, parse = duration(&f.SleepAfter, 0, 0)
 	set("sleep-after", "`TIME` after which the meter sleeps (default never)", allowedDuration, text, parse)
 	truth("silence", "answer nothing", &f.Silence)
+	set("throttle", "`SESSIONS/TIME`: shut the port for TIME after so many sessions, such as 5/12h", allowedThrottle, f.Throttle.String(), func(s string) (err error) {
+		f.Throttle, err = parseThrottle(s)
+		return err
+	})
+	set("sensor", "`FAULT` of a temperature sensor: "+allowedSensor, allowedSensor, f.Sensor, func(s string) error {
+		if _, ok := sensors[s]; !ok {
+			return errValue
+		}
+		f.Sensor = s
+		return nil
+	})
+	info := ""
+	if f.Info != 0 {
+		info = strconv.FormatUint(uint64(f.Info), 10)
+	}
+	set("info", "raw info `CODE` to show", allowedInfo, info, func(s string) error {
+		v, err := strconv.ParseUint(s, 0, 32)
+		f.Info = uint32(v)
+		return err
+	})
+	text, parse = chance(&f.Forged)
+	bare("forged", "`CHANCE` of a changed value under a checksum that fits, as -forged=0.01; without it always", allowedChance, text, parse)
+	truth("garbled", "mangle all answers, as a wrong baud rate does", &f.Garbled)
+	truth("ascii", "answer in the dialect of a MULTICAL 66C or 401", &f.ASCII)
+	text, parse = address(&f.Foreign)
+	set("foreign", "`ADDRESS` that answers carry instead of the right one", allowedAddress, text, parse)
+	limit := ""
+	if f.MaxAnswer > 0 {
+		limit = strconv.Itoa(f.MaxAnswer)
+	}
+	set("max-answer", "`BYTES` of an answer that come through; longer answers are damaged behind them", allowedAnswer, limit, func(s string) error {
+		v, err := strconv.Atoi(s)
+		if err == nil && (v < 0 || v > maxAnswer) {
+			return errValue
+		}
+		f.MaxAnswer = v
+		return err
+	})
+}
+
+// parseModulus parses a whole number that may be written as 1e7.
+func parseModulus(s string) (int64, error) {
+	d, err := kmp.ParseDecimal(s)
+	if err != nil {
+		return 0, err
+	}
+	v, ok := d.Int64()
+	if !ok || v < minModulus || v > maxModulus {
+		return 0, errValue
+	}
+	return v, nil
 }
 
 // errValue is a value that could be read but is not allowed.
@@ -452,6 +625,9 @@ func ParseConfig(modelName string, q url.Values) (Config, error) {
 				errs = append(errs, err)
 			}
 		}
+	}
+	if len(errs) == 0 {
+		errs = append(errs, c.check()) // what is wrong with options together
 	}
 	if err := errors.Join(errs...); err != nil {
 		return Config{}, err

@@ -134,7 +134,7 @@ func TestRegisterFlags(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{
-		Model: "603", Serial: 7, Seed: 9, Speed: 288, Integration: 8 * time.Second, EnergyUnit: "kWh", Address: kmp.HeatMeter,
+		Model: "603", Serial: 7, Seed: 9, Speed: 288, Integration: 8 * time.Second, EnergyUnit: "kWh", FineModulus: 1e7, Address: kmp.HeatMeter,
 		Paced: true, ByteTime: kmp.DefaultByteTime, Turnaround: 50 * time.Millisecond, Strict: true,
 		Faults: Faults{
 			Echo: true, Noise: 0.1, StrayBytes: 1, Lost: 0.1, Late: 1, LateBy: 3 * time.Second, Corrupted: 0.5, Truncated: 1, Duplicated: 1,

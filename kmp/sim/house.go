@@ -199,6 +199,7 @@ type state struct {
 	power int64    // W, over the last step
 	temp  [2]int64 // T1 and T2, 0.01 °C
 	inert [2]int64 // the same times 1000, before rounding
+	blind bool     // a sensor is faulty: nothing is counted
 
 	hour      int64 // the hour that is being averaged, since 1970
 	hourBegan counters
@@ -224,6 +225,14 @@ func newState(seed uint64, t, dt int64) state {
 	}
 	s.advance(t, dt)
 	return s
+}
+
+// begin is what becomes of the state when a new meter takes the place of the old one.
+func (s *state) begin() {
+	s.installed = s.t
+	s.counters, s.hourBegan, s.hourTime = counters{}, counters{}, 0
+	s.hour = s.t / 3600
+	s.month, s.year = period{ends: monthEnd(s.t)}, period{ends: yearEnd(s.t)}
 }
 
 // advance takes the steps of the grid that are complete at t.
@@ -255,6 +264,9 @@ func (s *state) step(dt int64) {
 	s.temp = [2]int64{(s.inert[0] + 500) / 1000, (s.inert[1] + 500) / 1000}
 
 	volume := (m.flow*dt + 1800) / 3600
+	if s.blind {
+		volume = 0
+	}
 	s.flow = volume * 3600 / dt
 	s.power = volume * (s.temp[0] - s.temp[1]) * heatCoefficient / (10_000 * dt)
 	s.volume += volume

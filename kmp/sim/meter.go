@@ -12,10 +12,9 @@ import (
 // Meter is a simulated meter. It may be read and served by several goroutines at
 // once: each line is a head on the same meter.
 type Meter struct {
-	config  Config
-	model   model
-	missing map[uint16]bool
-	index   map[uint16]int // of a register in rows
+	config Config // as it was at the beginning; what changes is below
+	model  model
+	index  map[uint16]int // of a register in rows
 
 	energyUnit     kmp.Unit
 	energyExponent int
@@ -26,10 +25,35 @@ type Meter struct {
 	offset   int64          // of standard, in seconds east of Greenwich
 	began    time.Time      // when, in real time, the simulation started
 
-	mu     sync.Mutex
-	state  state
-	awake  time.Time // when the meter was woken last; zero: not served yet
-	served uint64    // lines so far
+	mu         sync.Mutex
+	state      state
+	serial     uint32
+	faults     Faults
+	missing    map[uint16]bool
+	overridden map[uint16]kmp.Register
+	counts     Counts
+	awake      time.Time // when the meter was woken last; zero: not served yet
+	served     uint64    // lines so far
+	contact    time.Time // when the last request came
+	sessions   int       // since the port was open again
+}
+
+// Counts is what a meter has done on all its lines. Requests is the sum of Asleep,
+// Throttled, Answers, Lost and the requests that no meter answers (another address, an
+// unknown command).
+type Counts struct {
+	// Requests arrived as whole frames, at whatever address.
+	Requests uint64
+	// Asleep and Throttled are requests that were not answered because the meter was
+	// asleep or silent, or its port shut.
+	Asleep, Throttled uint64
+	// Answers left, whatever happened to them; one that is sent twice counts once.
+	Answers uint64
+	// Lost answers never left. The others left late, changed or with bytes around them;
+	// one answer may have several faults.
+	Lost, Late, Corrupted, Truncated, Duplicated, Noisy, Stray, Forged, Garbled, ASCII, Foreign uint64
+	// Cut answers were longer than MaxAnswer and damaged for it.
+	Cut uint64
 }
 
 // New returns a meter whose simulated time begins now. Errors name every field that
@@ -39,8 +63,7 @@ func New(cfg Config) (*Meter, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	cfg.Faults.MissingRegisters = slices.Clone(cfg.Faults.MissingRegisters)
-	m := &Meter{config: cfg, began: time.Now(), missing: map[uint16]bool{}, index: map[uint16]int{}}
+	m := &Meter{config: cfg, serial: cfg.Serial, began: time.Now(), index: map[uint16]int{}, overridden: map[uint16]kmp.Register{}}
 	m.model, _ = modelByName(cfg.Model) // checked above, as is the unit
 	m.energyUnit, _, _ = energyUnitByName(cfg.EnergyUnit)
 	switch m.energyUnit {
@@ -53,9 +76,6 @@ func New(cfg Config) (*Meter, error) {
 	}
 	for range -m.energyExponent {
 		m.joules /= 10
-	}
-	for _, id := range cfg.Faults.MissingRegisters {
-		m.missing[id] = true
 	}
 	for i, r := range rows {
 		if r.widths[m.model.column] > 0 {
@@ -74,6 +94,7 @@ func New(cfg Config) (*Meter, error) {
 	m.standard = time.FixedZone("", offset)
 	m.offset = int64(offset)
 	m.state = newState(cfg.Seed, start.Unix()+m.offset, int64(cfg.Integration/time.Second))
+	m.setFaults(cfg.Faults)
 	return m, nil
 }
 
@@ -128,6 +149,13 @@ func (m *Meter) Registers() []uint16 {
 	for id := range m.index {
 		ids = append(ids, id)
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id := range m.overridden {
+		if !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
 	ids = slices.DeleteFunc(ids, func(id uint16) bool { return m.missing[id] })
 	slices.Sort(ids)
 	return ids
@@ -140,11 +168,110 @@ func (m *Meter) Wake() {
 	m.awake = time.Now()
 }
 
+// SetFaults changes what is wrong from now on, for tests and demonstrations. What
+// [New] would refuse is never wrong or always.
+func (m *Meter) SetFaults(f Faults) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.advance()
+	m.setFaults(f.withDefaults())
+}
+
+// setFaults is SetFaults while m.mu is held, or before anybody else knows m.
+func (m *Meter) setFaults(f Faults) {
+	f.MissingRegisters = slices.Clone(f.MissingRegisters)
+	m.faults = f
+	m.missing = map[uint16]bool{}
+	for _, id := range f.MissingRegisters {
+		m.missing[id] = true
+	}
+	_, m.state.blind = sensors[f.Sensor]
+	if m.state.blind {
+		m.state.flow, m.state.power = 0, 0
+	}
+}
+
+// fault returns what is wrong at the moment.
+func (m *Meter) fault() Faults {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.faults
+}
+
+// SetSerial gives the meter another serial number, for tests and demonstrations: on
+// the line it is another meter that happens to show the same values.
+func (m *Meter) SetSerial(n uint32) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.serial = n
+}
+
+// Replace puts a new meter with this serial number in the place of the old one, for
+// tests and demonstrations: the house lives on, all counters begin at 0.
+func (m *Meter) Replace(serial uint32) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.advance()
+	m.serial = serial
+	m.state.begin()
+}
+
+// Override lets the meter send r for register id instead of its own value, also for
+// one that it does not have, for tests and demonstrations. An r without bytes (the
+// zero Register) ends that. More than 255 bytes are cut off.
+func (m *Meter) Override(id uint16, r kmp.Register) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(r.Raw) == 0 {
+		delete(m.overridden, id)
+		return
+	}
+	r.ID, r.Raw = id, slices.Clone(r.Raw[:min(len(r.Raw), math.MaxUint8)])
+	m.overridden[id] = r
+}
+
+// Counts returns what the meter has done so far.
+func (m *Meter) Counts() Counts {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.counts
+}
+
+// count changes the counts.
+func (m *Meter) count(change func(*Counts)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	change(&m.counts)
+}
+
+// sessionPause is the pause between two requests that ends a session.
+const sessionPause = 10 * time.Second
+
+// throttled notes a request and reports whether the port is shut to it.
+func (m *Meter) throttled() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	if pause := now.Sub(m.contact); m.contact.IsZero() || pause >= sessionPause {
+		t := m.faults.Throttle
+		switch {
+		case t.Sessions <= 0 || m.sessions < t.Sessions:
+			m.sessions++
+		case pause < sessionPause+t.Shut:
+			return true
+		default:
+			m.sessions = 1
+		}
+	}
+	m.contact = now
+	return false
+}
+
 // asleep reports whether the meter answers nothing at the moment.
 func (m *Meter) asleep() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	f := m.config.Faults
+	f := m.faults
 	return f.Silence || f.SleepAfter > 0 && time.Since(m.awake) >= f.SleepAfter
 }
 
@@ -157,6 +284,12 @@ func (m *Meter) newLine() uint64 {
 	}
 	m.served++
 	return m.served
+}
+
+func (m *Meter) serialNo() uint32 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.serial
 }
 
 // answer returns the answer to a checked frame, or nil for silence.
@@ -172,7 +305,7 @@ func (m *Meter) answer(f kmp.Frame) kmp.Answer {
 	case *kmp.GetTypeRequest:
 		return &kmp.GetTypeAnswer{MeterType: m.model.meterType, Revision: m.model.revision}
 	case *kmp.GetSerialNoRequest:
-		return &kmp.GetSerialNoAnswer{SerialNo: m.config.Serial}
+		return &kmp.GetSerialNoAnswer{SerialNo: m.serialNo()}
 	case *kmp.GetRegisterRequest:
 		return &kmp.GetRegisterAnswer{Registers: m.registers(q.IDs)}
 	}

@@ -9,6 +9,7 @@ import (
 // model is what sets one kind of meter apart.
 type model struct {
 	name        string
+	kind        kind
 	column      int // in the tables below
 	integration time.Duration
 	digits      int64 // 10 to the number of digits in the display: counters start again at 0
@@ -23,9 +24,32 @@ type model struct {
 // type code of the 601 is that of the protocol document; those of the other two are
 // not public, so theirs are invented: the model's name read as hexadecimal digits.
 var models = []model{
-	{"403", in403, 32 * time.Second, 1e8, 0x0403, kmp.Revision{Letter: 6, Number: 1}, -3, -3, -1},
-	{"601", in601, 32 * time.Second, 1e7, 0x0004, kmp.Revision{Letter: 6, Number: 1}, -2, -3, 0},
-	{"603", in603, 32 * time.Second, 1e8, 0x0603, kmp.Revision{Letter: 6, Number: 1}, -3, -3, -1},
+	{"403", heat, in403, 32 * time.Second, 1e8, 0x0403, kmp.Revision{Letter: 6, Number: 1}, -3, -3, -1},
+	{"601", heat, in601, 32 * time.Second, 1e7, 0x0004, kmp.Revision{Letter: 6, Number: 1}, -2, -3, 0},
+	{"603", heat, in603, 32 * time.Second, 1e8, 0x0603, kmp.Revision{Letter: 6, Number: 1}, -3, -3, -1},
+}
+
+// kind is what a meter measures.
+type kind int
+
+const (
+	heat kind = iota
+	water
+	electricity
+)
+
+// sensors are the faults of temperature sensors by name: which sensor, what it reads,
+// and the bits of the info code by the table of the 601 and by that of the others
+// (package catalog: sum602, bits403, bits603).
+var sensors = map[string]struct {
+	sensor           int   // 0: T1, 1: T2
+	reads            int64 // 0.01 °C
+	info601, info403 uint32
+}{
+	"t1_short": {0, 0, 1 << 3, 1 << 5},
+	"t1_open":  {0, 18500, 1 << 3, 1 << 3},
+	"t2_short": {1, 0, 1 << 2, 1 << 6},
+	"t2_open":  {1, 18500, 1 << 2, 1 << 4},
 }
 
 // Columns of the width tables.
@@ -91,10 +115,10 @@ var rows = []row{
 	{80, kmp.UnitKW, -1, narrow, func(m *Meter) int64 { return m.state.power / 100 }},
 	{84, kmp.UnitCubicMetre, -2, older, zero},
 	{85, kmp.UnitCubicMetre, -2, older, zero},
-	{86, kmp.UnitCelsius, -2, narrow, func(m *Meter) int64 { return m.state.temp[0] }},
-	{87, kmp.UnitCelsius, -2, narrow, func(m *Meter) int64 { return m.state.temp[1] }},
+	{86, kmp.UnitCelsius, -2, narrow, func(m *Meter) int64 { return m.temp(0) }},
+	{87, kmp.UnitCelsius, -2, narrow, func(m *Meter) int64 { return m.temp(1) }},
 	{88, kmp.UnitCelsius, -2, older, zero},
-	{89, kmp.UnitKelvin, -2, narrow, func(m *Meter) int64 { return m.state.temp[0] - m.state.temp[1] }},
+	{89, kmp.UnitKelvin, -2, narrow, func(m *Meter) int64 { return m.difference() }},
 	{91, unitBar, -2, older, zero},
 	{92, unitBar, -2, older, zero},
 	{94, energyUnit, 0, older, zero},
@@ -102,7 +126,7 @@ var rows = []row{
 	{96, energyUnit, 0, older, zero},
 	{97, kmp.UnitCubicMC, 0, wide, func(m *Meter) int64 { return m.state.volumeT[0] / 100_000_000 % m.model.digits }},
 	{98, kmp.UnitMonthDay, 0, older, constant(101)},
-	{99, kmp.UnitNumber, 0, wide, zero},
+	{99, kmp.UnitNumber, 0, wide, func(m *Meter) int64 { return m.info() }},
 	{104, kmp.UnitNumber, 0, older, zero},
 	{110, kmp.UnitCubicMC, 0, wide, func(m *Meter) int64 { return m.state.volumeT[1] / 100_000_000 % m.model.digits }},
 	{112, kmp.UnitNumber, 0, older, zero},
@@ -132,7 +156,7 @@ var rows = []row{
 	{152, kmp.UnitNumber, 0, only6, constant(34000419)},
 	{153, kmp.UnitNumber, 0, older, constant(41900)},
 	{154, kmp.UnitNumber, 0, older, constant(24317)},
-	{155, kmp.UnitKWh, -2, only6, func(m *Meter) int64 { return m.state.energy() / 36_000 % 1e7 }},
+	{155, kmp.UnitKWh, -2, only6, func(m *Meter) int64 { return m.state.energy() / 36_000 % m.config.FineModulus }},
 	{157, kmp.UnitNumber, 0, only6, zero},
 	{158, kmp.UnitNumber, 0, only6, zero},
 	{168, kmp.UnitNumber, 0, older, zero},
@@ -146,14 +170,14 @@ var rows = []row{
 	{224, kmp.UnitCubicMetre, -2, only63, zero},
 	{225, kmp.UnitCubicMetre, -2, only63, zero},
 	{228, kmp.UnitNumber, 0, only63, zero},
-	{229, kmp.UnitCelsius, -2, only63, func(m *Meter) int64 { return m.state.temp[0] }},
-	{230, kmp.UnitCelsius, -2, only63, func(m *Meter) int64 { return m.state.temp[1] }},
+	{229, kmp.UnitCelsius, -2, only63, func(m *Meter) int64 { return m.temp(0) }},
+	{230, kmp.UnitCelsius, -2, only63, func(m *Meter) int64 { return m.temp(1) }},
 	{234, unitLitresImp, 0, older, constant(1)},
 	{235, unitLitresImp, 0, older, constant(1)},
-	{239, kmp.UnitLitre, 0, newer, func(m *Meter) int64 { return m.state.volume / 1000 % 1e7 }},
+	{239, kmp.UnitLitre, 0, newer, func(m *Meter) int64 { return m.state.volume / 1000 % m.config.FineModulus }},
 	{257, unitPulses, 0, only63, constant(100)},
 	{259, kmp.UnitCubicMPerH, -1, only63, constant(15)},
-	{266, kmp.UnitWh, 0, newer, func(m *Meter) int64 { return m.state.energy() / 3600 % 1e7 }},
+	{266, kmp.UnitWh, 0, newer, func(m *Meter) int64 { return m.state.energy() / 3600 % m.config.FineModulus }},
 	{267, kmp.UnitWh, 0, newer, zero},
 	{268, unitMinutes, 0, only63, constant(60)},
 	{346, kmp.UnitNumber, 0, only63, zero},
@@ -164,14 +188,14 @@ var rows = []row{
 	{366, kmp.UnitCelsius, -2, only63, constant(6000)},
 	{367, kmp.UnitNumber, 0, only63, zero},
 	{368, kmp.UnitNumber, 0, only63, zero},
-	{369, kmp.UnitBits, 0, only63, zero},
-	{398, kmp.UnitCelsius, -1, only63, func(m *Meter) int64 { return m.state.temp[0] / 10 }},
-	{399, kmp.UnitCelsius, -1, only63, func(m *Meter) int64 { return m.state.temp[1] / 10 }},
-	{400, kmp.UnitKelvin, -1, only63, func(m *Meter) int64 { return (m.state.temp[0] - m.state.temp[1]) / 10 }},
+	{369, kmp.UnitBits, 0, only63, func(m *Meter) int64 { return m.info() }},
+	{398, kmp.UnitCelsius, -1, only63, func(m *Meter) int64 { return m.temp(0) / 10 }},
+	{399, kmp.UnitCelsius, -1, only63, func(m *Meter) int64 { return m.temp(1) / 10 }},
+	{400, kmp.UnitKelvin, -1, only63, func(m *Meter) int64 { return m.difference() / 10 }},
 	{404, kmp.UnitNumber, 0, only63, func(m *Meter) int64 { return int64(m.model.meterType) }},
 	{473, energyUnit, 0, only63, zero},
 	{474, energyUnit, 0, only63, zero},
-	{1001, kmp.UnitNumber, 0, wide, func(m *Meter) int64 { return int64(m.config.Serial) }},
+	{1001, kmp.UnitNumber, 0, wide, func(m *Meter) int64 { return int64(m.serial) }},
 	{1004, kmp.UnitHour, 0, wide, func(m *Meter) int64 { return (m.state.t - m.state.installed) / 3600 }},
 	{1005, kmp.UnitNumber, 0, older, func(m *Meter) int64 { return int64(m.model.meterType) }},
 	{1010, kmp.UnitNumber, 0, older, func(m *Meter) int64 { return m.customer() }},
@@ -202,6 +226,9 @@ const (
 func (m *Meter) register(id uint16, now time.Time) (kmp.Register, bool) {
 	if m.missing[id] {
 		return kmp.Register{}, false
+	}
+	if r, ok := m.overridden[id]; ok {
+		return r, true
 	}
 	var r kmp.Register
 	var err error
@@ -246,8 +273,34 @@ func (m *Meter) register(id uint16, now time.Time) (kmp.Register, bool) {
 // energy is an amount of heat in J as the mantissa of the unit the meter is set to.
 func (m *Meter) energy(joule int64) int64 { return joule / m.joules % m.model.digits }
 
+// temp is T1 (0) or T2 (1) as shown, in 0.01 °C.
+func (m *Meter) temp(i int) int64 {
+	if s, ok := sensors[m.faults.Sensor]; ok && s.sensor == i {
+		return s.reads
+	}
+	return m.state.temp[i]
+}
+
+// difference is T1 − T2 as shown, in 0.01 K.
+func (m *Meter) difference() int64 {
+	if m.state.blind {
+		return 0
+	}
+	return m.state.temp[0] - m.state.temp[1]
+}
+
+// info is the info code. A 603 is made to send it in both of its registers; what a
+// real one sends in 99 is not known.
+func (m *Meter) info() int64 {
+	s := sensors[m.faults.Sensor]
+	if m.model.column == in601 {
+		return int64(s.info601 | m.faults.Info)
+	}
+	return int64(s.info403 | m.faults.Info)
+}
+
 // mass is M1 in units of 10 kg.
 func (m *Meter) mass() int64 { return m.state.volume / 10_000 * density / 10_000 }
 
 // customer is a customer number.
-func (m *Meter) customer() int64 { return int64(m.config.Serial % 100_000_000) }
+func (m *Meter) customer() int64 { return int64(m.serial % 100_000_000) }

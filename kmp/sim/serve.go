@@ -51,8 +51,10 @@ func (m *Meter) Serve(ctx context.Context, rw io.ReadWriteCloser) error {
 	s := &session{
 		ctx: ctx, meter: m, line: rw,
 		arrivals: make(chan arrival, 16),
-		random:   rand.New(rand.NewPCG(m.config.Seed, m.newLine())),
 	}
+	number := m.newLine()
+	s.random = rand.New(rand.NewPCG(m.config.Seed, number))
+	s.forger = rand.New(rand.NewPCG(^m.config.Seed, number))
 	receiver.Go(s.receive)
 	frames := kmp.NewReader(s, kmp.ToMeter)
 	for {
@@ -129,6 +131,7 @@ type session struct {
 	line     io.ReadWriteCloser
 	arrivals chan arrival
 	random   *rand.Rand
+	forger   *rand.Rand // apart, so that forging leaves the other faults where they are
 
 	pending []byte    // arrived, not yet read by the frame reader
 	last    time.Time // when the last bytes arrived
@@ -192,7 +195,8 @@ func (s *session) Read(p []byte) (int, error) {
 func (s *session) next() (arrival, bool) {
 	for {
 		var stray <-chan time.Time
-		if s.meter.config.Faults.StrayBytes > 0 {
+		f := s.meter.fault()
+		if f.StrayBytes > 0 {
 			stray = time.After(strayEvery)
 		}
 		select {
@@ -201,7 +205,7 @@ func (s *session) next() (arrival, bool) {
 		case <-s.ctx.Done():
 			return arrival{}, false
 		case <-stray:
-			if s.chance(s.meter.config.Faults.StrayBytes) && !s.meter.asleep() {
+			if s.chance(f.StrayBytes) && !s.meter.asleep() {
 				if err := s.write([]byte{0}); err != nil {
 					return arrival{err: err}, true
 				}
@@ -224,7 +228,7 @@ func (s *session) pass(a arrival) error {
 		s.through = a.at
 	}
 	switch {
-	case !c.Faults.Echo:
+	case !s.meter.fault().Echo:
 		return nil
 	case c.Paced:
 		return s.writePaced(a.bytes, s.through.Add(-time.Duration(len(a.bytes))*c.ByteTime), c.ByteTime)
@@ -242,18 +246,20 @@ func later(a, b time.Time) time.Time {
 // reply answers one frame, or is silent.
 func (s *session) reply(f kmp.Frame) error {
 	received := s.through
-	if !s.wait(received) || s.meter.asleep() {
+	if !s.wait(received) {
 		return nil
 	}
-	answer := s.meter.answer(f)
-	if answer == nil {
+	s.meter.count(func(c *Counts) { c.Requests++ })
+	if s.meter.asleep() {
+		s.meter.count(func(c *Counts) { c.Asleep++ })
 		return nil
 	}
-	wire, err := kmp.AppendMessage(nil, kmp.FromMeter, f.Address, answer)
-	if err != nil {
+	faults := s.meter.fault()
+	wire, err := s.answer(f, faults)
+	if err != nil || wire == nil {
 		return err
 	}
-	wire, delay := s.spoil(wire)
+	wire, delay := s.spoil(wire, faults)
 	c := s.meter.config
 	at := received.Add(max(c.Turnaround, 0) + delay)
 	if !s.wait(at) {
@@ -264,20 +270,70 @@ func (s *session) reply(f kmp.Frame) error {
 		return nil
 	case c.Paced:
 		return s.writePaced(wire, later(at, time.Now()), c.ByteTime)
-	case c.Faults.ByteByByte:
+	case faults.ByteByByte:
 		return s.writePaced(wire, later(at, time.Now()).Add(-byteGap), byteGap)
 	}
 	return s.write(wire)
 }
 
+// answer returns the bytes of the answer to a frame; nil for silence.
+func (s *session) answer(f kmp.Frame, faults Faults) ([]byte, error) {
+	if !faults.ASCII && f.Address != s.meter.config.Address {
+		return nil, nil
+	}
+	if s.meter.throttled() {
+		s.meter.count(func(c *Counts) { c.Throttled++ })
+		return nil, nil
+	}
+	if faults.ASCII {
+		s.meter.count(func(c *Counts) { c.ASCII++ })
+		return s.meter.ascii(), nil
+	}
+	answer := s.meter.answer(f)
+	if answer == nil {
+		return nil, nil
+	}
+	from := f.Address
+	if faults.Foreign != 0 {
+		from = faults.Foreign
+		s.meter.count(func(c *Counts) { c.Foreign++ })
+	}
+	return kmp.AppendMessage(nil, kmp.FromMeter, from, answer)
+}
+
 // spoil applies the faults to an answer and returns what goes on the line instead,
 // and how much later. Every answer takes the same draws for its decisions, whatever
 // is switched on.
-func (s *session) spoil(frame []byte) (wire []byte, delay time.Duration) {
-	f := s.meter.config.Faults
+func (s *session) spoil(frame []byte, f Faults) (wire []byte, delay time.Duration) {
 	stray, before, behind := s.chance(f.StrayBytes), s.chance(f.Noise), s.chance(f.Noise)
 	lost, late, twice := s.chance(f.Lost), s.chance(f.Late), s.chance(f.Duplicated)
 	corrupted, truncated := s.chance(f.Corrupted), s.chance(f.Truncated)
+	forged := s.forger.Float64() < f.Forged
+	cut := f.MaxAnswer > 0 && len(frame) > f.MaxAnswer
+	if lost || corrupted || truncated || cut || f.Garbled {
+		forged = false // nobody would see it
+	}
+	if forged {
+		frame, forged = s.forge(frame)
+	}
+	s.meter.count(func(c *Counts) {
+		add := func(n *uint64, happened bool) {
+			if happened {
+				*n++
+			}
+		}
+		add(&c.Answers, !lost)
+		add(&c.Lost, lost)
+		add(&c.Late, late && !lost)
+		add(&c.Corrupted, corrupted && !lost)
+		add(&c.Truncated, truncated && !lost)
+		add(&c.Duplicated, twice && !lost)
+		add(&c.Noisy, before || behind)
+		add(&c.Stray, stray)
+		add(&c.Forged, forged)
+		add(&c.Garbled, f.Garbled && !lost)
+		add(&c.Cut, cut && !lost)
+	})
 
 	if stray {
 		wire = append(wire, 0)
@@ -286,7 +342,10 @@ func (s *session) spoil(frame []byte) (wire []byte, delay time.Duration) {
 		wire = s.appendNoise(wire)
 	}
 	if corrupted {
-		frame = s.corrupt(frame)
+		frame = s.corrupt(frame, 0)
+	}
+	if cut {
+		frame = s.corrupt(frame, f.MaxAnswer)
 	}
 	if truncated {
 		frame = frame[:1+s.random.IntN(len(frame)-1)]
@@ -303,7 +362,46 @@ func (s *session) spoil(frame []byte) (wire []byte, delay time.Duration) {
 	if late {
 		delay = f.LateBy
 	}
+	if f.Garbled {
+		garble(wire)
+	}
 	return wire, delay
+}
+
+// forge flips one to three bits of one value in a GetRegister answer and makes the
+// checksum fit; false if the frame has no value.
+func (s *session) forge(frame []byte) ([]byte, bool) {
+	f, err := kmp.DecodeFrame(frame)
+	if err != nil {
+		return frame, false // not KMP
+	}
+	m, err := kmp.DecodeMessage(f)
+	if err != nil {
+		return frame, false
+	}
+	answer, ok := m.(*kmp.GetRegisterAnswer)
+	if !ok || len(answer.Registers) == 0 {
+		return frame, false
+	}
+	raw := answer.Registers[s.forger.IntN(len(answer.Registers))].Raw
+	bits := s.forger.Perm(len(raw) * 8) // each bit once: what is flipped stays flipped
+	for _, bit := range bits[:1+s.forger.IntN(3)] {
+		raw[bit/8] ^= 1 << (bit % 8)
+	}
+	forged, err := kmp.AppendMessage(nil, kmp.FromMeter, f.Address, answer)
+	if err != nil {
+		return frame, false
+	}
+	return forged, true
+}
+
+// garble replaces every byte by one that a port at the wrong baud rate would see:
+// runs of equal bits. None is the start byte of an answer.
+func garble(wire []byte) {
+	const seen = "\x00\x80\xC0\xE0\xF0\xF8\xFC\xFE\xFF\x78\x1E\x3C\x9E\xE6\x66\x18"
+	for i, b := range wire {
+		wire[i] = seen[(b^b>>4)&0x0F]
+	}
 }
 
 // chance is true with probability p.
@@ -316,12 +414,13 @@ func (s *session) appendNoise(dst []byte) []byte {
 	return dst
 }
 
-// corrupt flips one to three bits so that the frame is no longer good.
-func (s *session) corrupt(frame []byte) []byte {
+// corrupt flips one to three bits behind the first bytes so that the frame is no
+// longer good.
+func (s *session) corrupt(frame []byte, behind int) []byte {
 	for {
 		bad := slices.Clone(frame)
 		for range 1 + s.random.IntN(3) {
-			bad[s.random.IntN(len(bad))] ^= 1 << s.random.IntN(8)
+			bad[behind+s.random.IntN(len(bad)-behind)] ^= 1 << s.random.IntN(8)
 		}
 		if _, err := kmp.DecodeFrame(bad); err != nil {
 			return bad
