@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"regexp"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -28,6 +30,15 @@ func house() discovery.Device {
 		AvailabilityTopic: "kmp2mqtt/house/availability", BridgeStateTopic: "kmp2mqtt/bridge/state",
 		GetTopic: "kmp2mqtt/house/get", SetTopic: "kmp2mqtt/house/set", ShortestInterval: time.Minute,
 	}
+}
+
+// explained is the same meter with a diagnosis and with info codes in words.
+func explained() discovery.Device {
+	d := house()
+	d.DiagnosisTopic = "kmp2mqtt/house/diagnosis"
+	d.Diagnoses = []string{"ok", "not_read", "silent", "bad_checksums"}
+	d.HasInfo = true
+	return d
 }
 
 // measured is what the example's meter sends, in its order.
@@ -49,6 +60,12 @@ func measured() []discovery.Measurement {
 		measurement(123, kmp.UnitDate, 0),
 	}
 }
+
+// The bridge's own entities of every meter, and those of a meter that explains itself.
+var (
+	own        = []string{"last_reading", "failed_reads", "serial", "read_now", "read_interval"}
+	explaining = []string{"diagnosis", "reading_problem", "link_quality", "reads_today", "awake_today", "problem"}
+)
 
 func measurement(id uint16, unit kmp.Unit, decimals int) discovery.Measurement {
 	r := catalog.Lookup(id)
@@ -127,22 +144,29 @@ func TestBridgeIsTheExample(t *testing.T) {
 // TestOrder checks that the entities come as measured, the bridge's own after them,
 // and that nothing depends on the order of a map.
 func TestOrder(t *testing.T) {
-	first := meter(t, house(), measured()...)
-	var ids []string
-	for _, m := range regexp.MustCompile(`"([a-z_0-9]+)":\{"platform"`).FindAllSubmatch(first, -1) {
-		ids = append(ids, string(m[1]))
-	}
-	want := make([]string, 0, 20)
-	for _, m := range measured() {
-		want = append(want, m.Register.Name)
-	}
-	want = append(want, "last_reading", "failed_reads", "serial", "read_now", "read_interval")
-	if !slices.Equal(ids, want) {
-		t.Errorf("order %v, want %v", ids, want)
-	}
-	for range 20 {
-		if again := meter(t, house(), measured()...); string(again) != string(first) {
-			t.Fatalf("the same meter gave\n%s\nand\n%s", first, again)
+	for _, tt := range []struct {
+		device discovery.Device
+		own    []string
+	}{
+		{house(), own},
+		{explained(), slices.Concat(own, explaining)},
+	} {
+		first := meter(t, tt.device, measured()...)
+		var ids []string
+		for _, m := range regexp.MustCompile(`"([a-z_0-9]+)":\{"platform"`).FindAllSubmatch(first, -1) {
+			ids = append(ids, string(m[1]))
+		}
+		want := make([]string, 0, 30)
+		for _, m := range measured() {
+			want = append(want, m.Register.Name)
+		}
+		if want = append(want, tt.own...); !slices.Equal(ids, want) {
+			t.Errorf("order %v, want %v", ids, want)
+		}
+		for range 20 {
+			if again := meter(t, tt.device, measured()...); string(again) != string(first) {
+				t.Fatalf("the same meter gave\n%s\nand\n%s", first, again)
+			}
 		}
 	}
 }
@@ -184,9 +208,11 @@ func TestTemplates(t *testing.T) {
 	}
 }
 
-// TestEveryRegister puts the whole catalog in every unit before Home Assistant's rules.
+// TestEveryRegister puts the whole catalog in every unit and on a meter of every
+// family before Home Assistant's rules.
 func TestEveryRegister(t *testing.T) {
 	classes := readClasses(t)
+	families := []catalog.Family{"", catalog.Heat, catalog.Water, catalog.Electricity}
 	registers := catalog.Registers()
 	if len(registers) < 600 {
 		t.Fatalf("%d registers in the catalog", len(registers))
@@ -200,12 +226,204 @@ func TestEveryRegister(t *testing.T) {
 		for _, r := range registers {
 			ms = append(ms, discovery.Measurement{Register: r, Unit: unit, Key: catalog.Key(r.Name, unit), Decimals: 3})
 		}
-		b := meter(t, house(), ms...)
-		for _, fault := range classes.validate(b) {
-			t.Errorf("unit %#02x: %s", code, fault)
+		for _, family := range families {
+			d := explained()
+			d.Model, d.Family = "", family
+			b := meter(t, d, ms...)
+			for _, fault := range classes.validate(b) {
+				t.Errorf("family %q, unit %#02x: %s", family, code, fault)
+			}
+			if n := bytes.Count(b, []byte(`{"platform":`)); n != len(registers)+len(own)+len(explaining) {
+				t.Errorf("family %q, unit %#02x: %d entities of %d registers", family, code, n, len(registers))
+			}
 		}
-		if n := bytes.Count(b, []byte(`{"platform":`)); n != len(registers)+5 {
-			t.Errorf("unit %#02x: %d entities of %d registers", code, n, len(registers))
+	}
+}
+
+// TestFamilies checks every register that the catalog gives a family, in every unit
+// that it may come in: the class follows from the unit, but the volume of a water
+// meter is consumption, that of a heat meter is not.
+func TestFamilies(t *testing.T) {
+	classOf := map[string]string{
+		"Wh": "energy", "kWh": "energy", "MWh": "energy", "GJ": "energy", "Gcal": "energy",
+		"kvarh": "reactive_energy", "kW": "power", "MW": "power", "kvar": "reactive_power", "kVA": "apparent_power",
+		"V": "voltage", "A": "current", "Hz": "frequency", "°C": "temperature", "K": "temperature_delta",
+		"l/h": "volume_flow_rate", "m³/h": "volume_flow_rate", "h": "duration", "min": "duration", "s": "duration", "bar": "pressure",
+		"l": "volume", "m³": "volume", "date": "date",
+	}
+	// What the unit alone does not tell.
+	special := map[string]string{
+		"heat 84 m³": "water", "heat 85 m³": "water", "heat 224 m³": "water", "heat 225 m³": "water",
+		"water 84 m³": "water", "water 85 m³": "water", "water 68 l": "water", "water 68 m³": "water",
+		"water 622 l": "water", "water 622 m³": "water",
+		"electricity 1079 K":      "temperature",
+		"electricity 1170 number": "power_factor", "electricity 1171 number": "power_factor",
+		"electricity 1172 number": "power_factor", "electricity 1173 number": "power_factor",
+		"electricity 1377 number": "power_factor", "electricity 1378 number": "power_factor",
+		"electricity 1379 number": "power_factor", "electricity 1380 number": "power_factor",
+	}
+	codes := map[string]kmp.Unit{"number": kmp.UnitNumber, "date": kmp.UnitDate}
+	for code := range 256 {
+		if u, ok := catalog.LookupUnit(kmp.Unit(code)); ok && u.Symbol != "" && codes[u.Symbol] == 0 {
+			codes[u.Symbol] = kmp.Unit(code)
+		}
+	}
+	seen, used := map[string]int{}, map[string]bool{}
+	for _, model := range catalog.Models() {
+		for _, r := range catalog.Registers() {
+			if !model.Has(r.ID) {
+				continue
+			}
+			for unit := range strings.FieldsFuncSeq(strings.NewReplacer(",", " ", " or ", " ", "energy", "GJ").Replace(r.Unit), unicode.IsSpace) {
+				code, ok := codes[unit]
+				if !ok {
+					continue // no code of its own, such as "timestamp"
+				}
+				what := fmt.Sprintf("%s %d %s", model.Family, r.ID, unit)
+				want, isSpecial := special[what]
+				if !isSpecial {
+					want = classOf[unit]
+				}
+				used[what] = true
+				seen[want]++
+				m := measurement(r.ID, code, 0)
+				known, told := house(), house()
+				known.Model, told.Model, told.Family = model.Title, "", model.Family
+				for _, d := range []discovery.Device{known, told} {
+					if got, _ := component(t, meter(t, d, m), m.Register.Name)["device_class"].(string); got != want {
+						t.Errorf("%s (%s) on %q %q has the class %q, want %q", what, r.Name, d.Model, d.Family, got, want)
+					}
+				}
+			}
+		}
+	}
+	for what := range special {
+		if !used[what] {
+			t.Errorf("%s is not in the catalog", what)
+		}
+	}
+	for _, class := range append(slices.Collect(maps.Values(classOf)), "water", "power_factor", "") {
+		if seen[class] == 0 {
+			t.Errorf("no register of class %q was tried", class)
+		}
+	}
+}
+
+// TestDiagnosis compares what explains a reading with what Home Assistant takes. The
+// templates were tried with Jinja 3.1.
+func TestDiagnosis(t *testing.T) {
+	const diagnosis, diagnostics = "kmp2mqtt/house/diagnosis", "kmp2mqtt/house/diagnostics"
+	want := object{
+		"diagnosis": object{
+			"platform": "sensor", "name": "Diagnosis", "device_class": "enum", "entity_category": "diagnostic",
+			"state_topic": diagnosis, "value_template": "{{ value_json.code }}",
+			"options":                  []any{"ok", "not_read", "silent", "bad_checksums"},
+			"json_attributes_topic":    diagnosis,
+			"json_attributes_template": "{{ {'text': value_json.text, 'next_step': value_json.next_step, 'since': value_json.since} | tojson }}",
+		},
+		"reading_problem": object{
+			"platform": "binary_sensor", "name": "Reading problem", "device_class": "problem", "entity_category": "diagnostic",
+			"state_topic": diagnosis, "payload_on": "ON", "payload_off": "OFF",
+			"value_template": "{{ none if value_json.code is none else 'OFF' if value_json.code in ['ok', 'not_read'] else 'ON' }}",
+		},
+		"link_quality": object{
+			"platform": "sensor", "name": "Link quality", "unit_of_measurement": "%", "state_class": "measurement",
+			"suggested_display_precision": 0.0, "entity_category": "diagnostic",
+			"state_topic": diagnostics, "value_template": "{{ value_json.link_quality }}",
+		},
+		"reads_today": object{
+			"platform": "sensor", "name": "Reads today", "state_class": "total_increasing", "entity_category": "diagnostic",
+			"state_topic": diagnostics, "value_template": "{{ value_json.reads_today }}",
+		},
+		"awake_today": object{
+			"platform": "sensor", "name": "Awake today", "unit_of_measurement": "s", "device_class": "duration",
+			"state_class": "total_increasing", "suggested_display_precision": 0.0, "entity_category": "diagnostic",
+			"enabled_by_default": false, "state_topic": diagnostics, "value_template": "{{ value_json.awake_today_s }}",
+		},
+		"problem": object{
+			"platform": "binary_sensor", "name": "Problem", "device_class": "problem", "payload_on": "ON", "payload_off": "OFF",
+			"value_template":           "{{ none if value_json.get('info') is none else 'ON' if value_json.info else 'OFF' }}",
+			"json_attributes_topic":    "kmp2mqtt/house",
+			"json_attributes_template": "{{ {'info': value_json.get('info')} | tojson }}",
+		},
+	}
+	for id, c := range want {
+		e := c.(object)
+		e["unique_id"], e["qos"] = "kmp_80123456_"+id, 1.0
+		if id != "problem" { // which is as available as the meter's values
+			e["availability"] = []any{object{"topic": "kmp2mqtt/bridge/state"}}
+		}
+	}
+	classes := readClasses(t)
+	for _, tt := range []struct {
+		what     string
+		change   func(*discovery.Device)
+		entities []string
+	}{
+		{"all", func(*discovery.Device) {}, explaining},
+		{"no info", func(d *discovery.Device) { d.HasInfo = false }, explaining[:5]},
+		{"no diagnosis", func(d *discovery.Device) { d.DiagnosisTopic, d.Diagnoses = "", nil }, explaining[5:]},
+		{"codes without a topic", func(d *discovery.Device) { d.DiagnosisTopic, d.HasInfo = "", false }, nil},
+	} {
+		d := explained()
+		tt.change(&d)
+		b := meter(t, d, measured()...)
+		for _, fault := range classes.validate(b) {
+			t.Errorf("%s: %s", tt.what, fault)
+		}
+		got := decode(t, b)["components"].(object)
+		for _, m := range measured() {
+			delete(got, m.Register.Name)
+		}
+		for _, id := range own {
+			delete(got, id)
+		}
+		expected := object{}
+		for _, id := range tt.entities {
+			expected[id] = want[id]
+		}
+		if diff := cmp.Diff(expected, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.what, diff)
+		}
+	}
+}
+
+// TestDerived checks numbers that are worked out: without an id, the name must do.
+func TestDerived(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		kind   catalog.Kind
+		unit   kmp.Unit
+		family catalog.Family
+		want   []string // unit, device class, state class
+	}{
+		{"energy_fine", catalog.Counter, kmp.UnitGJ, catalog.Heat, []string{"GJ", "energy", "total"}},
+		{"energy_fine", catalog.Counter, kmp.UnitKWh, catalog.Heat, []string{"kWh", "energy", "total"}},
+		{"cooling_energy_fine", catalog.Counter, kmp.UnitMWh, catalog.Heat, []string{"MWh", "energy", "total"}},
+		{"volume_fine", catalog.Counter, kmp.UnitCubicMetre, catalog.Heat, []string{"m³", "volume", "total"}},
+		{"volume_fine", catalog.Counter, kmp.UnitCubicMetre, catalog.Water, []string{"m³", "water", "total"}},
+		{"weighted_supply_temperature_day", catalog.Gauge, kmp.UnitCelsius, catalog.Heat, []string{"°C", "temperature", "measurement"}},
+		{"weighted_return_temperature_month", catalog.Gauge, kmp.UnitCelsius, catalog.Heat, []string{"°C", "temperature", "measurement"}},
+		{"weighted_temperature_difference_day", catalog.Gauge, kmp.UnitKelvin, catalog.Heat, []string{"K", "temperature_delta", "measurement"}},
+		{"power_calculated", catalog.Gauge, kmp.UnitKW, catalog.Heat, []string{"kW", "power", "measurement"}},
+	} {
+		d := house()
+		d.Model, d.Family = "", tt.family
+		b := meter(t, d, discovery.Measurement{
+			Register: catalog.Register{Name: tt.name, Title: "Derived", Kind: tt.kind},
+			Unit:     tt.unit, Key: catalog.Key(tt.name, tt.unit), Decimals: 3,
+		})
+		e := component(t, b, tt.name)
+		got := make([]string, 0, 3)
+		for _, key := range []string{"unit_of_measurement", "device_class", "state_class"} {
+			s, _ := e[key].(string)
+			got = append(got, s)
+		}
+		if !slices.Equal(got, tt.want) || e["suggested_display_precision"] != 3.0 {
+			t.Errorf("%s in unit %#02x of a %s meter: %q and precision %v, want %q", tt.name, byte(tt.unit), tt.family, got, e["suggested_display_precision"], tt.want)
+		}
+		for _, fault := range readClasses(t).validate(b) {
+			t.Errorf("%s: %s", tt.name, fault)
 		}
 	}
 }
@@ -234,8 +452,17 @@ func TestUnitsAreTheCatalogs(t *testing.T) {
 // TestValidatorFinds breaks a good message in every way that the validator is there for.
 func TestValidatorFinds(t *testing.T) {
 	classes := readClasses(t)
-	if faults := classes.validate(meter(t, house(), measured()...)); len(faults) > 0 {
+	if faults := classes.validate(meter(t, explained(), measured()...)); len(faults) > 0 {
 		t.Fatal(faults)
+	}
+	faults := func(t *testing.T, id string, breakIt func(m, e object)) []string {
+		m := decode(t, meter(t, explained(), measured()...))
+		breakIt(m, m["components"].(object)[id].(object))
+		b, err := json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return classes.validate(b)
 	}
 	for what, breakIt := range map[string]func(m, energy object){
 		"root key":        func(m, _ object) { m["~"] = "kmp2mqtt" },
@@ -258,14 +485,52 @@ func TestValidatorFinds(t *testing.T) {
 		"precision":       func(_, e object) { e["suggested_display_precision"] = 30 },
 		"template":        func(_, e object) { e["value_template"] = "{{ value_json.items }}" },
 	} {
-		m := decode(t, meter(t, house(), measured()...))
-		breakIt(m, m["components"].(object)["energy"].(object))
-		b, err := json.Marshal(m)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(classes.validate(b)) == 0 {
+		if len(faults(t, "energy", breakIt)) == 0 {
 			t.Errorf("%s: not found", what)
+		}
+	}
+	for _, tt := range []struct {
+		id, key string
+		value   any // nil: the key is taken away
+	}{
+		{"energy", "options", []any{"high", "low"}},
+		{"energy", "payload_on", "ON"},
+		{"energy", "json_attributes_template", "{{ {'text': value_json.text} | tojson }}"},
+		{"diagnosis", "options", nil},
+		{"diagnosis", "options", []any{}},
+		{"diagnosis", "options", []any{"ok", ""}},
+		{"diagnosis", "options", []any{"ok", "silent", "ok"}},
+		{"diagnosis", "options", []any{"ok", 1}},
+		{"diagnosis", "device_class", nil},
+		{"diagnosis", "unit_of_measurement", "%"},
+		{"diagnosis", "state_class", "measurement"},
+		{"diagnosis", "suggested_display_precision", 0},
+		{"diagnosis", "json_attributes_topic", nil},
+		{"diagnosis", "json_attributes_topic", "kmp2mqtt/+/diagnosis"},
+		{"diagnosis", "json_attributes_template", nil},
+		{"diagnosis", "json_attributes_template", "{{ value_json }}"},
+		{"diagnosis", "json_attributes_template", "{{ {'text': value_json.text} }}"},
+		{"diagnosis", "json_attributes_template", "{{ {'state': value_json.code} | tojson }}"},
+		{"diagnosis", "json_attributes_template", "{{ {'text': value_json.items} | tojson }}"},
+		{"reading_problem", "device_class", "trouble"},
+		{"reading_problem", "payload_on", nil},
+		{"reading_problem", "payload_off", "ON"},
+		{"reading_problem", "value_template", "{{ value_json.code != 'ok' }}"},
+		{"reading_problem", "value_template", "{{ none if value_json.code is none else 'off' if value_json.code == 'ok' else 'on' }}"},
+		{"reading_problem", "value_template", "{{ none if value_json.code is none else 'ON' if value_json.code == 'ok' else 'ON' }}"},
+		{"reading_problem", "options", []any{"ON", "OFF"}},
+		{"reading_problem", "state_class", "measurement"},
+		{"read_now", "payload_on", "ON"},
+		{"read_now", "options", []any{"ON", "OFF"}},
+		{"problem", "entity_category", "config"},
+	} {
+		found := faults(t, tt.id, func(_, e object) {
+			if e[tt.key] = tt.value; tt.value == nil {
+				delete(e, tt.key)
+			}
+		})
+		if len(found) == 0 {
+			t.Errorf("%s: %s %v: not found", tt.id, tt.key, tt.value)
 		}
 	}
 }
@@ -308,6 +573,14 @@ func TestSensor(t *testing.T) {
 		{1079, kmp.UnitKelvin, "", []string{"K", "temperature", "measurement", disabled}},
 		{91, 0x34, "", []string{"bar", "pressure", "measurement", disabled}},
 		{371, kmp.UnitNumber, "", []string{"", "", "measurement", disabled}},
+		{1, kmp.UnitKWh, "Kamstrup 382", []string{"kWh", "energy", "total"}},
+		{2, kmp.UnitKWh, "Kamstrup 382", []string{"kWh", "energy", "total"}},
+		{13, kmp.UnitKWh, "Kamstrup 382", []string{"kWh", "energy", "total", disabled}},
+		{1054, 0x21, "Kamstrup 382", []string{"V", "voltage", "measurement"}},
+		{1076, 0x22, "Kamstrup 382", []string{"A", "current", "measurement"}},
+		{1173, kmp.UnitNumber, "Kamstrup 382", []string{"", "power_factor", "measurement", disabled}},
+		{1474, 0x44, "Kamstrup 382", []string{"°", "", "measurement", disabled}},
+		{1390, 0x43, "Kamstrup 382", []string{"Hz", "frequency", "measurement", disabled}},
 		{124, kmp.UnitLitrePerH, "", []string{"L/h", "volume_flow_rate", "", disabled}},
 		{145, kmp.UnitKW, "", []string{"kW", "power", "", disabled}},
 		{146, kmp.UnitCelsius, "", []string{"°C", "temperature", "", disabled}},
@@ -524,10 +797,12 @@ func TestErrors(t *testing.T) {
 		"BridgeStateTopic":  func(d *discovery.Device, _ *discovery.Measurement) { d.BridgeStateTopic = "kmp2mqtt/state" },
 		"GetTopic":          func(d *discovery.Device, _ *discovery.Measurement) { d.GetTopic = "a\xff" },
 		"SetTopic":          func(d *discovery.Device, _ *discovery.Measurement) { d.SetTopic = strings.Repeat("a", 65536) },
+		"DiagnosisTopic":    func(d *discovery.Device, _ *discovery.Measurement) { d.DiagnosisTopic = "a/#" },
+		"Diagnoses":         func(d *discovery.Device, _ *discovery.Measurement) { d.Diagnoses = nil },
 		"Key":               func(_ *discovery.Device, m *discovery.Measurement) { m.Key = "a }}{{ b" },
 		"Register.Name":     func(_ *discovery.Device, m *discovery.Measurement) { m.Register.Name = "a.b" },
 	} {
-		d, m := house(), measurement(60, kmp.UnitGJ, 3)
+		d, m := explained(), measurement(60, kmp.UnitGJ, 3)
 		spoil(&d, &m)
 		b, err := discovery.Meter(d, []discovery.Measurement{m})
 		var fieldErr *discovery.FieldError
@@ -537,6 +812,14 @@ func TestErrors(t *testing.T) {
 		}
 		if !strings.Contains(err.Error(), field) || !strings.Contains(err.Error(), "want") {
 			t.Errorf("%s: %v", field, err)
+		}
+	}
+	for _, codes := range [][]string{{"ok", "Silent"}, {"ok", ""}, {"ok", "silent", "ok"}, {"it's"}} {
+		d := explained()
+		d.Diagnoses = codes
+		var fieldErr *discovery.FieldError
+		if _, err := discovery.Meter(d, nil); !errors.As(err, &fieldErr) || fieldErr.Field != "Diagnoses" || fieldErr.Value != codes[len(codes)-1] {
+			t.Errorf("codes %q: %v", codes, err)
 		}
 	}
 	var fieldErr *discovery.FieldError
@@ -568,13 +851,15 @@ func TestSize(t *testing.T) {
 }
 
 func FuzzMeter(f *testing.F) {
-	f.Add("80123456", "house", "MULTICAL 403", "F1", "kmp2mqtt/house", "kmp2mqtt/bridge/state", "0.1.0", uint16(60), byte(8), 3)
-	f.Add("1", `say "hi"`, "a\nb", "\x00", "a/b", "a/bridge/state", "<&>", uint16(99), byte(0x33), -70)
-	f.Add("", "\xff\xfe", "\xc3\x28", "{{ x }}", "a/#", "bridge/state", "\u2028", uint16(0xFFFF), byte(0xFF), 1<<30)
+	f.Add("80123456", "house", "MULTICAL 403", "F1", "kmp2mqtt/house", "kmp2mqtt/bridge/state", "0.1.0", "heat", "kmp2mqtt/house/diagnosis", "silent", uint16(60), byte(8), 3)
+	f.Add("1", `say "hi"`, "a\nb", "\x00", "a/b", "a/bridge/state", "<&>", "water", "", "", uint16(68), byte(0x28), -70)
+	f.Add("", "\xff\xfe", "\xc3\x28", "{{ x }}", "a/#", "bridge/state", "\u2028", "\x00", "a/+", "ok", uint16(0xFFFF), byte(0xFF), 1<<30)
+	f.Add("2", "", "", "", "a/b", "a/bridge/state", "", "electricity", "a/b", "it's", uint16(1173), byte(0x33), 2)
 	classes := readClasses(f)
-	f.Fuzz(func(t *testing.T, serial, name, model, revision, state, bridge, version string, id uint16, unit byte, decimals int) {
-		d := house()
+	f.Fuzz(func(t *testing.T, serial, name, model, revision, state, bridge, version, family, diagnosis, code string, id uint16, unit byte, decimals int) {
+		d := explained()
 		d.Serial, d.Name, d.Model, d.Revision, d.StateTopic, d.BridgeStateTopic, d.Version = serial, name, model, revision, state, bridge, version
+		d.Family, d.DiagnosisTopic, d.Diagnoses = catalog.Family(family), diagnosis, append(d.Diagnoses, code)
 		b, err := discovery.Meter(d, []discovery.Measurement{measurement(id, kmp.Unit(unit), decimals)})
 		if err != nil {
 			if _, ok := errors.AsType[*discovery.FieldError](err); !ok {

@@ -44,7 +44,7 @@ var (
 	deviceKeys = []string{"identifiers", "connections", "name", "manufacturer", "model", "model_id", "serial_number", "sw_version", "hw_version", "configuration_url", "via_device", "suggested_area"}
 	originKeys = []string{"name", "sw_version", "support_url"}
 
-	entityKeys   = []string{"platform", "unique_id", "name", "entity_category", "enabled_by_default", "availability", "availability_mode", "qos", "device_class"}
+	entityKeys   = []string{"platform", "unique_id", "name", "entity_category", "enabled_by_default", "availability", "availability_mode", "qos", "device_class", "json_attributes_topic", "json_attributes_template"}
 	platformKeys = map[string][]string{
 		"sensor":        {"state_topic", "value_template", "unit_of_measurement", "state_class", "suggested_display_precision", "options"},
 		"binary_sensor": {"state_topic", "value_template", "payload_on", "payload_off"},
@@ -55,6 +55,14 @@ var (
 
 	idPattern       = regexp.MustCompile(`^[a-zA-Z0-9_-]+$`)
 	templatePattern = regexp.MustCompile(`^\{\{ value_json\.([a-z_][a-z0-9_]*) \}\}$`)
+	// The template of a binary sensor: unknown, or one of two payloads. Without the else
+	// it would render True or nothing at all, which Home Assistant takes for neither.
+	binaryPattern = regexp.MustCompile(`^\{\{ none if .+ is none else '([^']+)' if .+ else '([^']+)' \}\}$`)
+	// The template of attributes: an object of keys of the message.
+	attributesPattern = regexp.MustCompile(`^\{\{ \{('[a-z_]+': value_json[a-z_.()']+(?:, )?)+\} \| tojson \}\}$`)
+	attributePattern  = regexp.MustCompile(`'([a-z_]+)': value_json(?:\.get\('([a-z_]+)'\)|\.([a-z_]+))`)
+	// Attributes that Home Assistant takes from nobody (components/mqtt/entity.py).
+	blockedAttributes = []string{"assumed_state", "available", "device_class", "device_info", "entity_category", "entity_id", "entity_picture", "entity_registry_enabled_default", "extra_state_attributes", "force_update", "icon", "friendly_name", "should_poll", "state", "supported_features", "unique_id", "unit_of_measurement"}
 	// In a template the methods of a Python dict hide keys of the same name.
 	dictMethods = []string{"clear", "copy", "fromkeys", "get", "items", "keys", "pop", "popitem", "setdefault", "update", "values"}
 )
@@ -153,7 +161,7 @@ func (c classes) entity(id string, e, root object) []string {
 	if len(availabilityTopics(e)) == 0 && len(availabilityTopics(root)) == 0 && str("device_class") != "connectivity" {
 		fault("no availability")
 	}
-	for _, topic := range append(availabilityTopics(e), str("command_topic"), str("state_topic")) {
+	for _, topic := range append(availabilityTopics(e), str("command_topic"), str("state_topic"), str("json_attributes_topic")) {
 		if strings.ContainsAny(topic, "+#\x00\n") {
 			fault("topic %q", topic)
 		}
@@ -177,9 +185,8 @@ func (c classes) entity(id string, e, root object) []string {
 			fault("no state_topic")
 		}
 	}
-	if has("options") && len(e["options"].([]any)) == 0 {
-		fault("options are empty")
-	}
+	faults = append(faults, optionFaults(e)...)
+	faults = append(faults, attributeFaults(e)...)
 
 	class, unit, state := str("device_class"), str("unit_of_measurement"), str("state_class")
 	units := c.SensorUnits
@@ -188,7 +195,7 @@ func (c classes) entity(id string, e, root object) []string {
 		if class != "" && !slices.Contains(c.BinarySensor, class) {
 			fault("device_class %q", class)
 		}
-		return faults
+		return append(faults, binaryFaults(e)...)
 	case "button", "select":
 		if class != "" {
 			fault("device_class %q", class)
@@ -227,6 +234,73 @@ func (c classes) entity(id string, e, root object) []string {
 		}
 	}
 	return faults
+}
+
+// optionFaults returns what is wrong with the options of a select or an enum sensor. Home
+// Assistant drops a sensor that has options and a unit, a state class or another class.
+func optionFaults(e object) []string {
+	var faults []string
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
+	list, given := e["options"].([]any)
+	enum := e["platform"] == "sensor" && e["device_class"] == "enum"
+	if needed := enum || e["platform"] == "select"; needed != given {
+		fault("options given: %v, needed: %v", given, needed)
+	}
+	if given && len(list) == 0 {
+		fault("options are empty")
+	}
+	seen := map[string]bool{}
+	for _, o := range list {
+		option, ok := o.(string)
+		if !ok || option == "" || len(option) > 255 || seen[option] {
+			fault("option %v", o)
+		}
+		seen[option] = true
+	}
+	for _, key := range []string{"unit_of_measurement", "state_class", "suggested_display_precision"} {
+		if _, ok := e[key]; ok && enum {
+			fault("an enum with %s", key)
+		}
+	}
+	return faults
+}
+
+// attributeFaults returns what is wrong with the topic and the template of attributes.
+func attributeFaults(e object) []string {
+	template, ok := e["json_attributes_template"].(string)
+	if _, topic := e["json_attributes_topic"]; topic != ok {
+		return []string{"one of json_attributes_topic and json_attributes_template is missing"}
+	}
+	if !ok {
+		return nil
+	}
+	if !attributesPattern.MatchString(template) {
+		return []string{fmt.Sprintf("json_attributes_template %q", template)}
+	}
+	var faults []string
+	for _, match := range attributePattern.FindAllStringSubmatch(template, -1) {
+		if slices.Contains(blockedAttributes, match[1]) || slices.Contains(dictMethods, match[3]) {
+			faults = append(faults, fmt.Sprintf("attribute %q", match[0]))
+		}
+	}
+	return faults
+}
+
+// binaryFaults returns what is wrong with how a binary sensor gets its two states.
+func binaryFaults(e object) []string {
+	on, off := fmt.Sprint(e["payload_on"]), fmt.Sprint(e["payload_off"])
+	if e["payload_on"] == nil || e["payload_off"] == nil || on == off {
+		return []string{fmt.Sprintf("payloads %q and %q", on, off)}
+	}
+	template, ok := e["value_template"].(string)
+	if !ok {
+		return nil
+	}
+	match := binaryPattern.FindStringSubmatch(template)
+	if match == nil || !slices.Contains(match[1:], on) || !slices.Contains(match[1:], off) {
+		return []string{fmt.Sprintf("value_template %q with payloads %q and %q", template, on, off)}
+	}
+	return nil
 }
 
 // availabilityTopics returns the topics of an object's availability list.
