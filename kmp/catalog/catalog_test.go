@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -348,11 +349,14 @@ func TestModels(t *testing.T) {
 				t.Errorf("ModelByName(%q) = %q, %v, want %q", name, got.Name, ok, m.Name)
 			}
 		}
-		if n := len(m.Registers); n != 8 && n != 16 && (m.Name != "162" || n == 0) {
-			t.Errorf("model %s has %d usual registers, want one or two full requests", m.Name, n)
+		if n := len(m.Registers); n <= kmp.MaxRegisters || n > 3*kmp.MaxRegisters {
+			t.Errorf("model %s has %d usual registers, want two or three requests", m.Name, n)
 		}
 		seen := map[uint16]bool{}
-		for _, id := range m.Registers {
+		for i, id := range m.Registers {
+			if i > 0 && Lookup(m.Registers[i-1]).Pace > Lookup(id).Pace {
+				t.Errorf("model %s: register %d is read each time and stands behind one that is not", m.Name, id)
+			}
 			if seen[id] {
 				t.Errorf("model %s: register %d stands there twice", m.Name, id)
 			}
@@ -369,13 +373,151 @@ func TestModels(t *testing.T) {
 		if m.Baud == 0 || m.Source == "" {
 			t.Errorf("model %s lacks its speed or source", m.Name)
 		}
+		if m.Battery != (m.Family != Electricity) || m.Usual < time.Minute || m.Usual > 6*time.Hour {
+			t.Errorf("model %s: battery %v, usual interval %v", m.Name, m.Battery, m.Usual)
+		}
+		if each := eachTime(m); m.Battery && each > 2*kmp.MaxRegisters {
+			t.Errorf("model %s: %d registers are read each time, want at most two requests", m.Name, each)
+		}
 	}
-	first := []uint16{60, 63, 68, 74, 80, 86, 87, 89}
+	first := []uint16{60, 266, 68, 239, 74, 80, 86, 87}
 	if m, _ := ModelByName("403"); !slices.Equal(m.Registers[:8], first) || m.Title != "MULTICAL 403" || m.Family != Heat {
 		t.Errorf("model 403 is %+v", m)
 	}
 	if _, ok := ModelByName("401"); ok {
 		t.Error("there is a model 401, which does not speak KMP")
+	}
+}
+
+// eachTime counts the usual registers that are read each time.
+func eachTime(m Model) int {
+	n := 0
+	for _, id := range m.Registers {
+		if Lookup(id).Pace == EachTime {
+			n++
+		}
+	}
+	return n
+}
+
+// A coarse counter and its fine twin are answered at one moment only when one request
+// asks for both.
+func TestPairsShareRequest(t *testing.T) {
+	pairs := [][2]uint16{{60, 266}, {60, 155}, {63, 267}, {68, 239}, {68, 223}, {1, 13}, {2, 14}}
+	for _, m := range Models() {
+		found := 0
+		for _, pair := range pairs {
+			coarse, fine := slices.Index(m.Registers, pair[0]), slices.Index(m.Registers, pair[1])
+			if fine < 0 {
+				continue
+			}
+			found++
+			if coarse < 0 || coarse/kmp.MaxRegisters != fine/kmp.MaxRegisters {
+				t.Errorf("model %s: register %d stands at %d, its fine twin %d at %d", m.Name, pair[0], coarse, pair[1], fine)
+			}
+		}
+		if found == 0 {
+			t.Errorf("model %s has no fine counter", m.Name)
+		}
+	}
+}
+
+// How often the families are read.
+func TestUsualIntervals(t *testing.T) {
+	for name, want := range map[string]time.Duration{
+		"302": 30 * time.Minute, "303": 30 * time.Minute, "402": 30 * time.Minute, "403": 30 * time.Minute,
+		"601": 30 * time.Minute, "602": 30 * time.Minute, "603": 30 * time.Minute, "801": 30 * time.Minute,
+		"803": 30 * time.Minute, "62": 30 * time.Minute, "flowiq2200": 30 * time.Minute, "kwm2231": 30 * time.Minute,
+		"21": 6 * time.Hour, "flowiq2101": 6 * time.Hour, "flowiq3100": 6 * time.Hour,
+		"162": time.Minute, "351": time.Minute, "382": time.Minute, "omnipower": time.Minute,
+	} {
+		if m, ok := ModelByName(name); !ok || m.Usual != want {
+			t.Errorf("model %s is read every %v, want %v", name, m.Usual, want)
+		}
+	}
+}
+
+func TestPaces(t *testing.T) {
+	for name, want := range map[string]Pace{
+		"serial_number": EachTime, "energy": EachTime, "info_code": EachTime, "info_events": EachTime,
+		"clock": EachTime, "date": EachTime, "date_time": EachTime, "rtc": EachTime, "operating_hours": EachTime,
+		"max_flow_day": EachTime, "max_flow_day_date": EachTime, "max_flow_hour": EachTime, "register_515": EachTime,
+		"average_voltage_10_min_l1": EachTime, "volume_in_flow_range_1": EachTime, "power_import_l1": EachTime,
+		"max_flow_year": Daily, "min_power_month": Daily, "max_flow_year_date": Daily, "max_flow_year_time": Daily,
+		"average_supply_temperature_month": Daily, "max_water_temperature_month": Daily, "cop_year": Daily,
+		"max_power_import": Daily, "accumulated_max_power_import": Daily, "power_import_minimum": Daily,
+		"max_power_import_timestamp": Daily, "target_date": Daily, "configuration_1": Daily, "nominal_flow": Daily,
+		"customer_number_low": Daily, "top_module_id": Daily, "meter_type_text": Daily, "voltage_quality_1_max": Daily,
+	} {
+		if r, ok := ByName(name); !ok || r.Pace != want {
+			t.Errorf("%s is read %s, want %s", name, r.Pace, want)
+		}
+	}
+	if got := Lookup(59).Pace; got != EachTime {
+		t.Errorf("an unknown register is read %s", got)
+	}
+}
+
+func TestCandidates(t *testing.T) {
+	for _, f := range Families() {
+		ids := Candidates(f)
+		if len(ids) < 80 || len(ids) > MaxCandidates {
+			t.Errorf("%d candidates for %s", len(ids), f)
+		}
+		sorted := slices.Sorted(slices.Values(ids))
+		if len(slices.Compact(sorted)) != len(ids) {
+			t.Errorf("a candidate for %s stands there twice", f)
+		}
+		for _, id := range ids {
+			if !f.Has(id) {
+				t.Errorf("no source says that a meter of the family %s has register %d", f, id)
+			}
+		}
+		for _, m := range Models() {
+			for _, id := range m.Registers {
+				if m.Family == f && !slices.Contains(ids, id) {
+					t.Errorf("register %d, usual for model %s, is no candidate", id, m.Name)
+				}
+			}
+		}
+		if !slices.Contains(ids, 1001) || slices.Contains(ids, 1180) {
+			t.Errorf("the candidates for %s lack the serial number or ask for a password", f)
+		}
+		if m := FamilyModel(f); m.Family != f {
+			t.Errorf("model %q stands in for the family %s", m.Name, f)
+		}
+		ids[0] = 0
+		if Candidates(f)[0] == 0 {
+			t.Errorf("the candidates for %s are overwritten", f)
+		}
+	}
+	if m := FamilyModel(""); m.Name != "403" {
+		t.Errorf("model %q stands in for an unknown one", m.Name)
+	}
+}
+
+// One request tells the families apart: each has registers in it that no other has,
+// but water, which is known by what it lacks.
+func TestDetectingRegisters(t *testing.T) {
+	ids := Candidates("")
+	if len(ids) == 0 || len(ids) > kmp.MaxRegisters {
+		t.Fatalf("%d registers", len(ids))
+	}
+	own, shared := map[Family]int{}, 0
+	for _, id := range ids {
+		having := slices.DeleteFunc(Families(), func(f Family) bool { return !f.Has(id) })
+		if len(having) == 1 {
+			own[having[0]]++
+		} else if slices.Equal(having, []Family{Heat, Water}) {
+			shared++
+		}
+	}
+	if own[Heat] < 2 || own[Electricity] < 2 || shared < 2 || own[Heat]+own[Electricity]+shared != len(ids) {
+		t.Errorf("%v tells apart %v, %d are of heat and water", ids, own, shared)
+	}
+	ids[0] = 0
+	if Candidates("")[0] == 0 {
+		t.Error("the list is overwritten")
 	}
 }
 
@@ -557,7 +699,7 @@ func TestParseErrors(t *testing.T) {
 	const (
 		registers  = "id,hex,name,title,description,unit,kind,rare,models,label,notes,source\n"
 		units      = "code,hex,symbol,suffix,shift,meaning,notes,source\n"
-		models     = "name,title,family,like,baud,interval_s,registers,notes,source\n"
+		models     = "name,title,family,like,baud,interval_s,usual_min,registers,notes,source\n"
 		types      = "pattern,model,meaning,source\n"
 		infoTables = "name,title,format,models,registers,classes,notes\n"
 		infoCodes  = "table,code,meaning,source\n"
@@ -567,7 +709,7 @@ func TestParseErrors(t *testing.T) {
 	good := map[string]string{
 		"registers.csv":  registers + energy,
 		"units.csv":      units + "8,0x08,GJ,gj,0,GJ,,manual\n",
-		"models.csv":     models + "403,MULTICAL 403,heat,,1200,32,60,,manual\n",
+		"models.csv":     models + "403,MULTICAL 403,heat,,1200,32,30,60,,manual\n",
 		"typecodes.csv":  types + "0001,403,MULTICAL 403,manual\n",
 		"infotables.csv": infoTables + flags,
 		"infocodes.csv":  infoCodes + "bits,bit 0,on,manual\n",
@@ -590,12 +732,13 @@ func TestParseErrors(t *testing.T) {
 		{"unit twice", "units.csv", units + strings.Repeat("8,0x08,GJ,gj,0,GJ,,manual\n", 2), "row 3: unit 8"},
 		{"unit without meaning", "units.csv", units + "8,0x08,GJ,gj,0,,,manual\n", "column meaning"},
 		{"unit without source", "units.csv", units + "8,0x08,GJ,gj,0,GJ,,\n", "has a source"},
-		{"model speed", "models.csv", models + "403,MULTICAL 403,heat,,fast,32,60,,manual\n", "column baud"},
-		{"model family", "models.csv", models + "403,MULTICAL 403,gas,,1200,32,60,,manual\n", `family "gas"`},
-		{"model interval", "models.csv", models + "403,MULTICAL 403,heat,,1200,32s,60,,manual\n", "column interval_s"},
-		{"model register", "models.csv", models + "403,MULTICAL 403,heat,,1200,32,6O,,manual\n", "column registers"},
-		{"model unknown register", "models.csv", models + "403,MULTICAL 403,heat,,1200,32,61,,manual\n", "61 is not in registers.csv"},
-		{"model twice", "models.csv", models + strings.Repeat("403,MULTICAL 403,heat,,1200,32,60,,manual\n", 2), "model 403"},
+		{"model speed", "models.csv", models + "403,MULTICAL 403,heat,,fast,32,30,60,,manual\n", "column baud"},
+		{"model family", "models.csv", models + "403,MULTICAL 403,gas,,1200,32,30,60,,manual\n", `family "gas"`},
+		{"model interval", "models.csv", models + "403,MULTICAL 403,heat,,1200,32s,30,60,,manual\n", "column interval_s"},
+		{"model usual interval", "models.csv", models + "403,MULTICAL 403,heat,,1200,32,half an hour,60,,manual\n", "column usual_min"},
+		{"model register", "models.csv", models + "403,MULTICAL 403,heat,,1200,32,30,6O,,manual\n", "column registers"},
+		{"model unknown register", "models.csv", models + "403,MULTICAL 403,heat,,1200,32,30,61,,manual\n", "61 is not in registers.csv"},
+		{"model twice", "models.csv", models + strings.Repeat("403,MULTICAL 403,heat,,1200,32,30,60,,manual\n", 2), "model 403"},
 		{"type pattern", "typecodes.csv", types + "001,403,MULTICAL 403,manual\n", "pattern"},
 		{"type digit", "typecodes.csv", types + "00g1,403,MULTICAL 403,manual\n", "pattern"},
 		{"type model", "typecodes.csv", types + "0001,404,MULTICAL 404,manual\n", `model "404"`},

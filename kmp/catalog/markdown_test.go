@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 var update = flag.Bool("update", false, "write docs/registers.md anew")
@@ -43,6 +44,13 @@ func TestMarkdownContent(t *testing.T) {
 		"| 21 | 15 | W | `w` |",
 		"| 55 | 37 | m³ | `m3` | 10 |",
 		"| `403` | MULTICAL 403 | heat |",
+		"| yes | 30 min | 60 energy, 266 energy_high_resolution, 68 volume, 239 volume_high_resolution, 74 flow,",
+		"113 info_events | 124 max_flow_year, 123 max_flow_year_date,",
+		"| `21` | MULTICAL 21 | water | `62` | 1200 | | yes | 6 h |",
+		"| `382` | Kamstrup 382 | electricity | | 9600 | | | 1 min |",
+		"| electricity | `382` | 1004 1 2 13 14 ",
+		"| counter | yes | each time | 601; 801; 402;",
+		"| gauge | | daily | 601; 801; 402;",
 		"| `bit 3` | temperature sensor T1 outside range |",
 		"| `0001` | `601` | MULTICAL 601 with Pt500 sensors |",
 		"5512-447 M1",
@@ -74,12 +82,14 @@ func markdown() string {
 What the numbers of the Kamstrup Meter Protocol mean, as far as it is publicly known. Numbers in brackets are the [sources](#sources).
 
 - [Models](#models): the meters, and what is read from them when nothing else is asked for
+- [Families](#families): what a meter is asked for when nothing is known of it
 - [Units](#units): the unit codes, and the suffix that each gives a JSON key
 - [Registers](#registers): what can be read
 - [Info codes](#info-codes): what the bits and digits of an info code say
 - [Type codes](#type-codes): what a meter answers to GetType
 `)
 	p.models()
+	p.families()
 	p.units()
 	p.registers()
 	p.infoTables()
@@ -143,20 +153,52 @@ func (p *page) cite(sources string) string {
 
 // models writes the section about meters.
 func (p *page) models() {
-	p.heading(2, "Models", `The registers in the last column are the usual ones: they are read, at most 8 in a request, unless REGISTERS or the line's registers option names others.
-Interval is the time between two integrations in the meter's normal mode; its values change no more often. "Like" says that the sources speak of that model.`)
-	p.header("name", "meter", "family", "like", "baud", "interval", "usual registers", "notes", "sources")
+	p.heading(2, "Models", `The usual registers are read, at most 8 in a request, unless REGISTERS or the line's registers option names others: those of the first column at each reading, those of the second once a day. What a meter does not have is left out.
+"Read every" is how often that is done unless READ_INTERVAL or the line's interval option says otherwise. Integration is the time between two integrations in the meter's normal mode; its values change no more often.
+"Like" says that the sources speak of that model. A meter whose model is not known is read like the model that [stands in](#families) for its family, and once its registers are known like the one that has the most similar ones.`)
+	p.header("name", "meter", "family", "like", "baud", "integration", "battery", "read every", "read each time", "read once a day", "notes", "sources")
 	for _, m := range Models() {
 		interval := ""
 		if m.Interval != 0 {
 			interval = m.Interval.String()
 		}
-		names := make([]string, len(m.Registers))
-		for i, id := range m.Registers {
-			names[i] = fmt.Sprintf("%d %s", id, Lookup(id).Name)
+		var names [Daily + 1][]string
+		for _, id := range m.Registers {
+			r := Lookup(id)
+			names[r.Pace] = append(names[r.Pace], fmt.Sprintf("%d %s", id, r.Name))
 		}
-		p.row(code(m.Name), m.Title, string(m.Family), code(m.Like), fmt.Sprint(m.Baud), interval, strings.Join(names, ", "), m.Notes, p.cite(m.Source))
+		p.row(code(m.Name), m.Title, string(m.Family), code(m.Like), fmt.Sprint(m.Baud), interval, yes(m.Battery), short(m.Usual),
+			strings.Join(names[EachTime], ", "), strings.Join(names[Daily], ", "), m.Notes, p.cite(m.Source))
 	}
+}
+
+// families writes the section about what a census asks for.
+func (p *page) families() {
+	p.heading(2, "Families", fmt.Sprintf(`At first contact a census asks a meter for up to %d registers that its family may have, the likeliest first: the usual ones of its models, then the others by the number of sources. %s tell the families apart.`,
+		MaxCandidates, numbers(Candidates(""))))
+	p.header("family", "stands in", "a census asks for")
+	for _, f := range Families() {
+		p.row(string(f), code(FamilyModel(f).Name), numbers(Candidates(f)))
+	}
+}
+
+// numbers writes ids in a row.
+func numbers(ids []uint16) string { return strings.Trim(fmt.Sprint(ids), "[]") }
+
+// short writes a duration in whole hours or minutes.
+func short(d time.Duration) string {
+	if d%time.Hour == 0 {
+		return fmt.Sprintf("%d h", d/time.Hour)
+	}
+	return fmt.Sprintf("%d min", d/time.Minute)
+}
+
+// yes writes what is true, and nothing for what is not.
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return ""
 }
 
 // units writes the section about unit codes.
@@ -174,15 +216,11 @@ func (p *page) units() {
 
 // registers writes the section about registers.
 func (p *page) registers() {
-	p.heading(2, "Registers", `A register can be asked for by name, by number (`+"`80`, `0x50`"+`) or as `+"`register_80`"+`. Those marked as usual are enabled in Home Assistant from the start when they are read, the others are there to be enabled.
+	p.heading(2, "Registers", `A register can be asked for by name, by number (`+"`80`, `0x50`"+`) or as `+"`register_80`"+`. Those marked as usual are enabled in Home Assistant from the start when they are read, the others are there to be enabled. "Read" says how often a register is worth reading.
 Models are those that the sources name; another one may have the register as well, and what a meter does not have it leaves out of its answer.`)
-	p.header("id", "hex", "name", "title", "description", "unit", "kind", "usual", "models", "label", "notes", "sources")
+	p.header("id", "hex", "name", "title", "description", "unit", "kind", "usual", "read", "models", "label", "notes", "sources")
 	for _, r := range Registers() {
-		usual := "yes"
-		if r.Rare {
-			usual = ""
-		}
-		p.row(fmt.Sprint(r.ID), fmt.Sprintf("%04X", r.ID), code(r.Name), r.Title, r.Description, r.Unit, r.Kind.String(), usual, r.Models, r.Label, r.Notes, p.cite(r.Source))
+		p.row(fmt.Sprint(r.ID), fmt.Sprintf("%04X", r.ID), code(r.Name), r.Title, r.Description, r.Unit, r.Kind.String(), yes(!r.Rare), r.Pace.String(), r.Models, r.Label, r.Notes, p.cite(r.Source))
 	}
 }
 

@@ -8,16 +8,6 @@ import (
 	"time"
 )
 
-// Family is what a meter measures.
-type Family string
-
-// The families of meters.
-const (
-	Heat        Family = "heat" // heat and cooling
-	Water       Family = "water"
-	Electricity Family = "electricity"
-)
-
 // Model is what is known of one meter model.
 type Model struct {
 	// Name is the short name, as in a setting: "403".
@@ -35,8 +25,17 @@ type Model struct {
 	// change no more often than that, so reading faster yields nothing. 0 when it
 	// is not known.
 	Interval time.Duration
-	// Registers are the usual ones, read when nothing else is asked for: one
-	// request of 8, or two, the most important ones in the first.
+	// Battery tells that a battery powers it, so that each reading has its price:
+	// heat and water meters usually, electricity meters never.
+	Battery bool
+	// Usual is how often it is read when nobody says otherwise: heat every half
+	// hour (a 402 falls asleep when it is read less, and a 403's battery is reckoned
+	// with a reading an hour), water likewise, but four times a day where the port
+	// closes after a few sessions, electricity every minute.
+	Usual time.Duration
+	// Registers are the usual ones, read when nothing else is asked for: those of
+	// [EachTime] first, one request of 8, two or three, a coarse counter and its fine
+	// twin side by side in the first; behind them those of [Daily].
 	Registers []uint16
 	// Notes holds what else an owner should know.
 	Notes string
@@ -111,11 +110,15 @@ func (t *tables) addModel(r row) error {
 		Notes:  r["notes"],
 		Source: r["source"],
 	}
-	switch m.Family {
-	case Heat, Water, Electricity:
-	default:
+	if !slices.Contains(Families(), m.Family) {
 		return fmt.Errorf("family %q is not known", m.Family)
 	}
+	m.Battery = m.Family != Electricity
+	minutes, err := r.number("usual_min", 16)
+	if err != nil {
+		return err
+	}
+	m.Usual = time.Duration(minutes) * time.Minute
 	if r["interval_s"] != "" {
 		seconds, err := r.number("interval_s", 16)
 		if err != nil {

@@ -26,6 +26,8 @@ type Register struct {
 	Unit string
 	// Kind says how the value behaves over time.
 	Kind Kind
+	// Pace says how often it is worth reading; it follows from kind and name.
+	Pace Pace
 	// Rare is false for the few values that nearly every owner looks at, true for
 	// the others: yearly maxima, dates, configuration and so on.
 	Rare bool
@@ -180,6 +182,7 @@ func (t *tables) addRegister(r row) error {
 		Notes:       r["notes"],
 		Source:      r["source"],
 	}
+	register.Pace = register.pace()
 	if n := len(t.registers); n > 0 && t.registers[n-1].ID >= register.ID {
 		return fmt.Errorf("register %d: is not in ascending order", id)
 	}

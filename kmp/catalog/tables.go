@@ -14,7 +14,7 @@ import (
 
 // files is the catalog as it is written.
 //
-//go:embed registers.csv units.csv models.csv typecodes.csv infotables.csv infocodes.csv
+//go:embed registers.csv units.csv models.csv typecodes.csv infotables.csv infocodes.csv bounds.csv
 var files embed.FS
 
 // load parses the embedded files once. They are part of the program and a test
@@ -43,6 +43,7 @@ type tables struct {
 	types       []Type
 	infoTables  []InfoTable
 	infoNames   map[string]int
+	candidates  map[Family][]uint16
 }
 
 // parse reads all tables and checks what one file says about another.
@@ -52,6 +53,7 @@ func parse(fsys fs.FS) (*tables, error) {
 		names:       map[string]int{},
 		modelNames:  map[string]int{},
 		infoNames:   map[string]int{},
+		candidates:  map[Family][]uint16{},
 	}
 	for _, file := range []struct {
 		name string
@@ -63,12 +65,14 @@ func parse(fsys fs.FS) (*tables, error) {
 		{"typecodes.csv", t.addType},
 		{"infotables.csv", t.addInfoTable},
 		{"infocodes.csv", t.addInfoCodes},
+		{"bounds.csv", t.addBound},
 	} {
 		if err := eachRow(fsys, file.name, file.add); err != nil {
 			return nil, err
 		}
 	}
 	t.fillUnits()
+	t.fillCandidates()
 	return t, t.checkClasses()
 }
 
