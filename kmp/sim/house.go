@@ -24,6 +24,16 @@ const (
 	drawReturn  = 2200 // return temperature while hot water is made from cold
 	bypassSlot  = 1800 // in summer a bypass opens now and then to keep the pipe warm
 	bypassFlow  = 14000
+
+	coolAbove   = 2000 // above this outside temperature the house is cooled, if it can be
+	coolance    = 250  // W/K against it
+	coolSupply  = 700
+	coolReturn  = 1500
+	tapLeast    = 150_000 // ml/h: what runs while water is drawn, some 100 m³ a year
+	tapRange    = 450_000
+	sunPeak     = 3600 // W that the cells on the roof give at most
+	dayTariff   = 6    // tariff 1 from this hour
+	nightTariff = 22   // to this one
 )
 
 // heating is the share of the heat demand by hour of the day, in percent: a night
@@ -32,6 +42,10 @@ var heating = [24]int64{82, 74, 68, 66, 68, 90, 128, 132, 118, 106, 100, 97, 95,
 
 // draws is the chance of a draw of hot water in a slot, by hour of the day, in permille.
 var draws = [24]uint64{4, 2, 1, 1, 3, 20, 85, 95, 60, 30, 22, 20, 30, 22, 16, 18, 25, 45, 60, 50, 38, 36, 24, 10}
+
+// standing is what lights and appliances that run for long take, by hour of the day,
+// in percent of 100 W a phase.
+var standing = [24]int64{60, 55, 52, 50, 50, 55, 85, 110, 95, 80, 75, 78, 85, 80, 75, 80, 100, 140, 170, 175, 165, 150, 120, 85}
 
 // The streams of randomness; each is independent of the others.
 const (
@@ -43,6 +57,14 @@ const (
 	streamDraw
 	streamBypass
 	streamSize
+	streamTap
+	streamCold
+	streamSun
+	streamAppliance
+	streamStanding // and the two behind it, one a phase
+	_
+	_
+	streamVoltage // likewise
 )
 
 // house tells what happens at any moment. It has no state: a moment's weather and
@@ -50,6 +72,8 @@ const (
 type house struct {
 	seed        uint64
 	conductance int64 // W/K
+	kind        kind  // what its meter measures
+	cooling     bool
 }
 
 func newHouse(seed uint64) house {
@@ -107,6 +131,54 @@ type moment struct {
 	supply, back int64 // 0.01 °C: where the temperatures tend to
 }
 
+// cool is a moment of a warm day: cold water in, less cold water back.
+func (h house) cool(t, outside int64) moment {
+	noise := h.noise(streamCold, t, 5400, 80)
+	return moment{
+		flow:   flowFor(500+(outside-coolAbove)*coolance/100, coolReturn-coolSupply),
+		supply: coolSupply + noise,
+		back:   coolReturn + noise,
+	}
+}
+
+// tap is the moment t of the cold water: drawn when hot water would be, and as cold
+// as the ground.
+func (h house) tap(t int64) moment {
+	cold := 1000 + 300*-cosine(t-19*day, year)>>15
+	m := moment{supply: cold, back: cold}
+	if r := h.random(streamTap, t/drawSlot); r%1000 < draws[t%day/3600] {
+		m.flow = tapLeast + int64(r>>32%tapRange)
+	}
+	return m
+}
+
+// load is the power that each phase takes from the grid at the moment t, in W;
+// negative when the sun gives more than the house needs.
+func (h house) load(t int64) (w [3]int64) {
+	hour, rest := t%day/3600, t%3600
+	share := standing[hour] + (standing[(hour+1)%24]-standing[hour])*rest/3600
+	sun := h.sun(t) / 3
+	for i := range w {
+		w[i] = share + share*h.noise(streamStanding+int64(i), t, 1200, 350)/1000 - sun
+	}
+	if r := h.random(streamAppliance, t/drawSlot); r%1000 < 2*draws[hour] {
+		w[r>>16%3] += 1000 + int64(r>>32%2000)
+	}
+	return w
+}
+
+// sun is what the cells on the roof give, in W: by season, hour and clouds.
+func (h house) sun(t int64) int64 {
+	height := (330*-cosine(t+10*day, year) - 540*cosine(t, day)) >> 15 // 1000 at the zenith
+	clear := min(600+h.noise(streamSun, t, 3*3600, 500), 1000)
+	return max(height, 0) * clear / 1000 * sunPeak / 1000
+}
+
+// voltage is that of a phase from which w is taken, in V.
+func (h house) voltage(phase int, t, w int64) int64 {
+	return 231 + h.noise(streamVoltage+int64(phase), t, 1800, 4) - w/1500
+}
+
 // at is the moment t, in seconds since 1970 of local standard time.
 func (h house) at(t int64) moment {
 	outside := h.outside(t)
@@ -120,6 +192,9 @@ func (h house) at(t int64) moment {
 	heat += heat * h.noise(streamHabit, t, 2700, 120) / 1000
 	if heat < 250 {
 		heat = 0 // the thermostats have closed
+	}
+	if h.cooling && outside > coolAbove {
+		return h.cool(t, outside)
 	}
 	heatReturn := 3450 + heat*1100/ratedHeat + h.noise(streamReturn, t, 4000, 60)
 	flow := flowFor(heat, supply-heatReturn)
@@ -151,11 +226,20 @@ func flowFor(w, delta int64) int64 { return w * 36_000_000 / (heatCoefficient * 
 type counters struct {
 	volume  int64    // ml
 	volumeT [2]int64 // volume × T1 and × T2, in ml × 0.01 °C
+	cooled  int64    // volume × (T2 − T1) of what came back warmer
+
+	imported [2]int64 // J by tariff
+	exported [2]int64 // J by tariff
 }
 
 // energy is E1 in J.
-func (c counters) energy() int64 {
-	d := c.volumeT[0] - c.volumeT[1]
+func (c counters) energy() int64 { return joules(c.volumeT[0] - c.volumeT[1] + c.cooled) }
+
+// cold is E3 in J.
+func (c counters) cold() int64 { return joules(c.cooled) }
+
+// joules is the heat in d, an amount of volume × temperature.
+func joules(d int64) int64 {
 	return d/10_000*heatCoefficient + d%10_000*heatCoefficient/10_000
 }
 
@@ -196,10 +280,13 @@ type state struct {
 
 	counters
 	flow  int64    // ml/h, over the last step
-	power int64    // W, over the last step
+	power int64    // W, over the last step; negative while it cools
 	temp  [2]int64 // T1 and T2, 0.01 °C
 	inert [2]int64 // the same times 1000, before rounding
 	blind bool     // a sensor is faulty: nothing is counted
+
+	phases   [3]int64 // W, negative when it is given to the grid
+	voltages [3]int64 // V
 
 	hour      int64 // the hour that is being averaged, since 1970
 	hourBegan counters
@@ -211,9 +298,9 @@ type state struct {
 // newState is the state at the last step of the grid before t, of a meter that was
 // installed two years before the last first of August. All steps are multiples of dt
 // since 1970; only what is older than yesterday is integrated in larger ones.
-func newState(seed uint64, t, dt int64) state {
+func newState(h house, t, dt int64) state {
 	began := installation(t)
-	s := state{house: newHouse(seed), t: began, installed: began}
+	s := state{house: h, t: began, installed: began}
 	s.inert = [2]int64{3500_000, 2800_000}
 	s.hour = s.t / 3600
 	s.month.ends, s.year.ends = monthEnd(s.t), yearEnd(s.t)
@@ -254,7 +341,47 @@ func installation(t int64) int64 {
 
 // step lets the house live for dt seconds.
 func (s *state) step(dt int64) {
-	m := s.house.at(s.t)
+	switch s.house.kind {
+	case electricity:
+		s.draw(s.house.load(s.t), dt)
+	case water:
+		s.run(s.house.tap(s.t), dt)
+	default:
+		s.run(s.house.at(s.t), dt)
+	}
+	s.t += dt
+	s.hourTime += dt
+
+	if s.t < (s.hour+1)*3600 {
+		return
+	}
+	s.closeHour()
+	if s.t >= s.month.ends {
+		s.month = period{began: s.counters, ends: monthEnd(s.t)}
+	}
+	if s.t >= s.year.ends {
+		s.year = period{began: s.counters, ends: yearEnd(s.t)}
+	}
+}
+
+// draw counts the energy of a step. The phases add up before they are counted, as in
+// a vector sum.
+func (s *state) draw(phases [3]int64, dt int64) {
+	tariff := 1
+	if hour := s.t % day / 3600; hour >= dayTariff && hour < nightTariff {
+		tariff = 0
+	}
+	sum := phases[0] + phases[1] + phases[2]
+	s.imported[tariff] += max(sum, 0) * dt
+	s.exported[tariff] += max(-sum, 0) * dt
+	s.phases = phases
+	for i, w := range phases {
+		s.voltages[i] = s.house.voltage(i, s.t, w)
+	}
+}
+
+// run counts the water of a step and its heat.
+func (s *state) run(m moment, dt int64) {
 	inertia := int64(64)
 	if m.flow == 0 {
 		inertia = 3600
@@ -272,18 +399,8 @@ func (s *state) step(dt int64) {
 	s.volume += volume
 	s.volumeT[0] += volume * s.temp[0]
 	s.volumeT[1] += volume * s.temp[1]
-	s.t += dt
-	s.hourTime += dt
-
-	if s.t < (s.hour+1)*3600 {
-		return
-	}
-	s.closeHour()
-	if s.t >= s.month.ends {
-		s.month = period{began: s.counters, ends: monthEnd(s.t)}
-	}
-	if s.t >= s.year.ends {
-		s.year = period{began: s.counters, ends: yearEnd(s.t)}
+	if s.house.cooling {
+		s.cooled += volume * max(s.temp[1]-s.temp[0], 0)
 	}
 }
 

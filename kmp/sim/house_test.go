@@ -11,7 +11,7 @@ var november = time.Date(2026, 11, 21, 7, 0, 1, 0, time.UTC)
 
 func TestHouseYear(t *testing.T) {
 	for seed := range uint64(2) {
-		s := newState(seed, november.Unix(), 32)
+		s := newState(newHouse(seed), november.Unix(), 32)
 		start := s
 		var cold, warm int64 = math.MaxInt64, math.MinInt64
 		for step := range 365 * 2700 {
@@ -58,7 +58,7 @@ func plausible(t *testing.T, s state) {
 
 func TestHouseStartsWithAPast(t *testing.T) {
 	for seed := range uint64(5) {
-		s := newState(seed, november.Unix(), 32)
+		s := newState(newHouse(seed), november.Unix(), 32)
 		if gj := s.energy() / 1e9; gj < 90 || gj > 150 {
 			t.Errorf("seed %d: E1 is %d GJ", seed, gj)
 		}
@@ -75,7 +75,7 @@ func TestHouseStartsWithAPast(t *testing.T) {
 // companies would not complain about.
 func TestHouseMonths(t *testing.T) {
 	for seed := range uint64(3) {
-		s := newState(seed, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Unix(), 32)
+		s := newState(newHouse(seed), time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Unix(), 32)
 		for month := time.January; month <= time.December; month++ {
 			before := s.counters
 			for end := monthEnd(s.t); s.t < end; {
@@ -101,7 +101,7 @@ func TestHouseMonths(t *testing.T) {
 
 func TestHouseWinterAndSummer(t *testing.T) {
 	used := func(month time.Month) int64 {
-		s := newState(7, time.Date(2026, month, 1, 0, 0, 0, 0, time.UTC).Unix(), 32)
+		s := newState(newHouse(7), time.Date(2026, month, 1, 0, 0, 0, 0, time.UTC).Unix(), 32)
 		before := s.energy()
 		for range 20 * 2700 {
 			s.step(32)
@@ -114,7 +114,7 @@ func TestHouseWinterAndSummer(t *testing.T) {
 }
 
 func TestHouseExtremes(t *testing.T) {
-	s := newState(3, time.Date(2026, 12, 31, 22, 0, 0, 0, time.UTC).Unix(), 32)
+	s := newState(newHouse(3), time.Date(2026, 12, 31, 22, 0, 0, 0, time.UTC).Unix(), 32)
 	if s.year.maxPower.date()/10000 != 26 || s.year.maxPower.value < s.month.maxPower.value || s.month.maxFlow.value < s.month.minFlow.value {
 		t.Errorf("year %+v, month %+v", s.year, s.month)
 	}
@@ -148,7 +148,7 @@ func TestCosine(t *testing.T) {
 }
 
 func BenchmarkStep(b *testing.B) {
-	s := newState(1, november.Unix(), 32)
+	s := newState(newHouse(1), november.Unix(), 32)
 	for b.Loop() {
 		s.step(32)
 	}
@@ -156,6 +156,6 @@ func BenchmarkStep(b *testing.B) {
 
 func BenchmarkPast(b *testing.B) {
 	for b.Loop() {
-		newState(1, november.Unix(), 32)
+		newState(newHouse(1), november.Unix(), 32)
 	}
 }

@@ -77,7 +77,7 @@ func New(cfg Config) (*Meter, error) {
 	for range -m.energyExponent {
 		m.joules /= 10
 	}
-	for i, r := range rows {
+	for i, r := range m.model.rows {
 		if r.widths[m.model.column] > 0 {
 			m.index[r.id] = i
 		}
@@ -93,7 +93,9 @@ func New(cfg Config) (*Meter, error) {
 	}
 	m.standard = time.FixedZone("", offset)
 	m.offset = int64(offset)
-	m.state = newState(cfg.Seed, start.Unix()+m.offset, int64(cfg.Integration/time.Second))
+	h := newHouse(cfg.Seed)
+	h.kind, h.cooling = m.model.kind, cfg.Cooling
+	m.state = newState(h, start.Unix()+m.offset, int64(cfg.Integration/time.Second))
 	m.setFaults(cfg.Faults)
 	return m, nil
 }
@@ -143,8 +145,11 @@ func (m *Meter) advance() time.Time {
 // Registers returns the ids of the registers that the meter answers, in ascending order.
 func (m *Meter) Registers() []uint16 {
 	ids := []uint16{registerClock, registerDate}
-	if m.model.column == in603 {
+	switch {
+	case m.model.column == in603:
 		ids = append(ids, registerDateTime)
+	case m.model.kind == electricity:
+		ids = append(ids, registerRTC, registerType, registerFullType)
 	}
 	for id := range m.index {
 		ids = append(ids, id)

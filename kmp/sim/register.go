@@ -15,18 +15,23 @@ type model struct {
 	digits      int64 // 10 to the number of digits in the display: counters start again at 0
 	meterType   uint16
 	revision    kmp.Revision
-	// exponents of E1 in the three units
+	// exponents of E1 in the three units; heat meters only
 	gj, mwh, kwh int
+	rows         []row
 }
 
 // models are the meters that can be simulated. Integration intervals: technical
-// descriptions of the 403 (p 36) and the 603 (p 43); the 601 has no fixed one. The
-// type code of the 601 is that of the protocol document; those of the other two are
-// not public, so theirs are invented: the model's name read as hexadecimal digits.
+// descriptions of the 403 (p 36) and the 603 (p 43); the others have no fixed or no
+// public one. The type code of the 601 is that of the protocol document, that of the
+// 382 a J as head ends know it (package catalog), with the revision of the dump in
+// mushorg/conpot; those of the other three are not public, so theirs are invented: the
+// model's name read as hexadecimal digits.
 var models = []model{
-	{"403", heat, in403, 32 * time.Second, 1e8, 0x0403, kmp.Revision{Letter: 6, Number: 1}, -3, -3, -1},
-	{"601", heat, in601, 32 * time.Second, 1e7, 0x0004, kmp.Revision{Letter: 6, Number: 1}, -2, -3, 0},
-	{"603", heat, in603, 32 * time.Second, 1e8, 0x0603, kmp.Revision{Letter: 6, Number: 1}, -3, -3, -1},
+	{"403", heat, in403, 32 * time.Second, 1e8, 0x0403, kmp.Revision{Letter: 6, Number: 1}, -3, -3, -1, rows},
+	{"601", heat, in601, 32 * time.Second, 1e7, 0x0004, kmp.Revision{Letter: 6, Number: 1}, -2, -3, 0, rows},
+	{"603", heat, in603, 32 * time.Second, 1e8, 0x0603, kmp.Revision{Letter: 6, Number: 1}, -3, -3, -1, rows},
+	{"21", water, single, 32 * time.Second, 1e8, 0x0021, kmp.Revision{Letter: 6, Number: 1}, 0, 0, 0, waterRows},
+	{"382", electricity, single, 10 * time.Second, 1e7, 0x5301, kmp.Revision{Letter: 14, Number: 1}, 0, 0, 0, electricityRows},
 }
 
 // kind is what a meter measures.
@@ -57,6 +62,7 @@ const (
 	in403 = iota
 	in601
 	in603
+	single = 0 // of a table for one model
 )
 
 // widths are the bytes of a value by model, 0 where the model has no such register.
@@ -71,6 +77,10 @@ var (
 	newer  = widths{4, 0, 4} // not in a 601
 	only6  = widths{0, 4, 0}
 	only63 = widths{0, 0, 4}
+
+	two  = widths{single: 2}
+	four = widths{single: 4}
+	ten  = widths{single: 10}
 )
 
 // row is a register: how it is sent and where its value comes from.
@@ -88,12 +98,15 @@ const (
 	unitMinutes   kmp.Unit = 0x3A
 	unitPulses    kmp.Unit = 0x41
 	unitLitresImp kmp.Unit = 0x42
+	unitKvarh     kmp.Unit = 0x0E
+	unitVolt      kmp.Unit = 0x21
+	unitAmpere    kmp.Unit = 0x22
 )
 
 // energyUnit stands in the table for the unit and exponent that the meter is set to.
 const energyUnit kmp.Unit = 0xFF
 
-// rows are all registers but the date and time ones (see Meter.register), after
+// rows are all registers of a heat meter but the date and time ones (see Meter.register), after
 // register lists of 5512-447 (601) and the technical descriptions and readers of the
 // other two; package catalog has the sources. What a simple heating installation does
 // not have (a second flow sensor, pulse inputs, cooling, tariffs) reads 0.
@@ -101,7 +114,7 @@ var rows = []row{
 	{60, energyUnit, 0, wide, func(m *Meter) int64 { return m.energy(m.state.energy()) }},
 	{61, energyUnit, 0, older, zero},
 	{62, energyUnit, 0, older, zero},
-	{63, energyUnit, 0, wide, zero},
+	{63, energyUnit, 0, wide, func(m *Meter) int64 { return m.energy(m.state.cold()) }},
 	{64, energyUnit, 0, older, zero},
 	{65, energyUnit, 0, older, zero},
 	{66, kmp.UnitCelsius, 0, older, zero},
@@ -178,7 +191,7 @@ var rows = []row{
 	{257, unitPulses, 0, only63, constant(100)},
 	{259, kmp.UnitCubicMPerH, -1, only63, constant(15)},
 	{266, kmp.UnitWh, 0, newer, func(m *Meter) int64 { return m.state.energy() / 3600 % m.config.FineModulus }},
-	{267, kmp.UnitWh, 0, newer, zero},
+	{267, kmp.UnitWh, 0, newer, func(m *Meter) int64 { return m.state.cold() / 3600 % m.config.FineModulus }},
 	{268, unitMinutes, 0, only63, constant(60)},
 	{346, kmp.UnitNumber, 0, only63, zero},
 	{347, kmp.UnitNumber, 0, only63, func(m *Meter) int64 { return m.customer() }},
@@ -201,6 +214,80 @@ var rows = []row{
 	{1010, kmp.UnitNumber, 0, older, func(m *Meter) int64 { return m.customer() }},
 }
 
+// waterRows are the registers of a MULTICAL 21. No reading of one is public: the ids
+// are those that package catalog lists, the widths those of other meters, the steps
+// those of its display (0.001 m³) and, for the fine register, a tenth of it. The info
+// code has 16 bits (technical description of the flowIQ 3100, p 40).
+var waterRows = []row{
+	{68, kmp.UnitCubicMetre, -3, four, func(m *Meter) int64 { return m.state.volume / 1000 % m.model.digits }},
+	{74, kmp.UnitLitrePerH, 0, four, func(m *Meter) int64 { return m.state.flow / 1000 }},
+	{84, kmp.UnitCubicMetre, -2, four, zero},
+	{85, kmp.UnitCubicMetre, -2, four, zero},
+	{99, kmp.UnitNumber, 0, two, func(m *Meter) int64 { return m.info() }},
+	{123, kmp.UnitDate, 0, four, func(m *Meter) int64 { return m.state.year.maxFlow.date() }},
+	{124, kmp.UnitLitrePerH, 0, four, func(m *Meter) int64 { return m.state.year.maxFlow.value }},
+	{125, kmp.UnitDate, 0, four, func(m *Meter) int64 { return m.state.year.minFlow.date() }},
+	{126, kmp.UnitLitrePerH, 0, four, func(m *Meter) int64 { return m.state.year.minFlow.value }},
+	{138, kmp.UnitDate, 0, four, func(m *Meter) int64 { return m.state.month.maxFlow.date() }},
+	{139, kmp.UnitLitrePerH, 0, four, func(m *Meter) int64 { return m.state.month.maxFlow.value }},
+	{140, kmp.UnitDate, 0, four, func(m *Meter) int64 { return m.state.month.minFlow.date() }},
+	{141, kmp.UnitLitrePerH, 0, four, func(m *Meter) int64 { return m.state.month.minFlow.value }},
+	{239, kmp.UnitLitre, -1, four, func(m *Meter) int64 { return m.state.volume / 100 % m.config.FineModulus }},
+	{1001, kmp.UnitNumber, 0, four, func(m *Meter) int64 { return int64(m.serial) }},
+	{1004, kmp.UnitHour, 0, four, func(m *Meter) int64 { return (m.state.t - m.state.installed) / 3600 }},
+}
+
+// electricityRows are registers of a 382 J, with the units, widths and exponents of
+// the dump of a real one in mushorg/conpot (templates/kamstrup_382).
+var electricityRows = []row{
+	{1, kmp.UnitKWh, -1, four, func(m *Meter) int64 { return m.kWh(m.state.imported) }},
+	{2, kmp.UnitKWh, -1, four, func(m *Meter) int64 { return m.kWh(m.state.exported) }},
+	{3, unitKvarh, -1, four, func(m *Meter) int64 { return m.kWh(m.state.imported) / 5 }}, // a fifth: cos φ is 0.98
+	{4, unitKvarh, -1, four, zero},
+	{13, kmp.UnitKWh, -4, four, func(m *Meter) int64 { return m.fineKWh(m.state.imported) }},
+	{14, kmp.UnitKWh, -4, four, func(m *Meter) int64 { return m.fineKWh(m.state.exported) }},
+	{19, kmp.UnitKWh, -1, four, func(m *Meter) int64 { return m.kWh([2]int64{m.state.imported[0]}) }},
+	{20, kmp.UnitKWh, -1, four, func(m *Meter) int64 { return m.kWh([2]int64{m.state.exported[0]}) }},
+	{23, kmp.UnitKWh, -1, four, func(m *Meter) int64 { return m.kWh([2]int64{m.state.imported[1]}) }},
+	{24, kmp.UnitKWh, -1, four, func(m *Meter) int64 { return m.kWh([2]int64{m.state.exported[1]}) }},
+	{27, kmp.UnitKWh, -1, four, zero}, // two tariffs of four are in use
+	{28, kmp.UnitKWh, -1, four, zero},
+	{31, kmp.UnitKWh, -1, four, zero},
+	{32, kmp.UnitKWh, -1, four, zero},
+	{1001, kmp.UnitNumber, 0, four, func(m *Meter) int64 { return int64(m.serial) }},
+	{1004, kmp.UnitHour, 0, four, func(m *Meter) int64 { return (m.state.t - m.state.installed) / 3600 }},
+	{1005, kmp.UnitNumber, 0, four, constant(53011401)}, // type 5301, revision N1
+	{1010, kmp.UnitNumber, 0, ten, func(m *Meter) int64 { return m.customer() }},
+	{1023, kmp.UnitKW, -3, four, func(m *Meter) int64 { return max(m.load(), 0) }},
+	{1024, kmp.UnitKW, -3, four, func(m *Meter) int64 { return max(-m.load(), 0) }},
+	{1054, unitVolt, 0, two, func(m *Meter) int64 { return m.state.voltages[0] }},
+	{1055, unitVolt, 0, two, func(m *Meter) int64 { return m.state.voltages[1] }},
+	{1056, unitVolt, 0, two, func(m *Meter) int64 { return m.state.voltages[2] }},
+	{1076, unitAmpere, -2, four, func(m *Meter) int64 { return m.current(0) }},
+	{1077, unitAmpere, -2, four, func(m *Meter) int64 { return m.current(1) }},
+	{1078, unitAmpere, -2, four, func(m *Meter) int64 { return m.current(2) }},
+	{1080, kmp.UnitKW, -3, two, func(m *Meter) int64 { return max(m.state.phases[0], 0) }},
+	{1081, kmp.UnitKW, -3, two, func(m *Meter) int64 { return max(m.state.phases[1], 0) }},
+	{1082, kmp.UnitKW, -3, two, func(m *Meter) int64 { return max(m.state.phases[2], 0) }},
+}
+
+// kWh is energy in J, of both tariffs, in units of 0.1 kWh.
+func (m *Meter) kWh(joule [2]int64) int64 { return (joule[0] + joule[1]) / 360_000 % m.model.digits }
+
+// fineKWh is the same in units of 0.1 Wh, without the leading digits.
+func (m *Meter) fineKWh(joule [2]int64) int64 {
+	return (joule[0] + joule[1]) / 360 % m.config.FineModulus
+}
+
+// load is the power of all phases together, in W.
+func (m *Meter) load() int64 { return m.state.phases[0] + m.state.phases[1] + m.state.phases[2] }
+
+// current is that of a phase, in 0.01 A, in whichever direction.
+func (m *Meter) current(phase int) int64 {
+	w := m.state.phases[phase]
+	return max(w, -w) * 100 / m.state.voltages[phase]
+}
+
 func zero(*Meter) int64 { return 0 }
 
 func constant(v int64) func(*Meter) int64 { return func(*Meter) int64 { return v } }
@@ -219,6 +306,9 @@ const (
 	registerDateTime uint16 = 348
 	registerClock    uint16 = 1002
 	registerDate     uint16 = 1003
+	registerRTC      uint16 = 1047
+	registerType     uint16 = 1058
+	registerFullType uint16 = 1126
 )
 
 // register encodes one register at the moment now; false if the meter has no such
@@ -252,12 +342,24 @@ func (m *Meter) register(id uint16, now time.Time) (kmp.Register, bool) {
 		}
 		t.DST = t.DSTMinutes > 0
 		r, err = kmp.NewDSTDateTimeRegister(id, t)
+	case registerRTC, registerType, registerFullType:
+		if m.model.kind != electricity {
+			return kmp.Register{}, false
+		}
+		switch id {
+		case registerRTC:
+			r = kmp.Register{ID: id, Unit: kmp.UnitRTC, Raw: rtc(clock, now.In(m.local).IsDST())}
+		case registerType:
+			r = kmp.Register{ID: id, Unit: kmp.UnitASCII, Raw: []byte("070422JA83")}
+		default:
+			r = kmp.Register{ID: id, Unit: kmp.UnitASCII, Raw: []byte("070422JA83486")}
+		}
 	default:
 		i, ok := m.index[id]
 		if !ok {
 			return kmp.Register{}, false
 		}
-		row := rows[i]
+		row := m.model.rows[i]
 		unit, exponent := row.unit, row.exponent
 		if unit == energyUnit {
 			unit, exponent = m.energyUnit, m.energyExponent
@@ -268,6 +370,18 @@ func (m *Meter) register(id uint16, now time.Time) (kmp.Register, bool) {
 		}
 	}
 	return r, err == nil // what does not fit its width the meter cannot send
+}
+
+// rtc is the clock of an electricity meter: flags (a set bit 7, valid, daylight saving
+// time), weekday, second, minute, hour, day, month, year. It shows standard time, as
+// the dump of a real one does.
+func rtc(t time.Time, dst bool) []byte {
+	flags := byte(0x82)
+	if dst {
+		flags |= 1
+	}
+	weekday := byte(t.Weekday()+6)%7 + 1 // Monday is 1
+	return []byte{flags, weekday, byte(t.Second()), byte(t.Minute()), byte(t.Hour()), byte(t.Day()), byte(t.Month()), byte(t.Year() % 100)}
 }
 
 // energy is an amount of heat in J as the mantissa of the unit the meter is set to.
