@@ -713,6 +713,7 @@ func TestParseErrors(t *testing.T) {
 		"typecodes.csv":  types + "0001,403,MULTICAL 403,manual\n",
 		"infotables.csv": infoTables + flags,
 		"infocodes.csv":  infoCodes + "bits,bit 0,on,manual\n",
+		"bounds.csv":     "rule,models,registers,unit,low,high,nominal,info,unknown,reason,source\nfalls,403,60,,,,,,,may fall,manual\n",
 	}
 	for _, tt := range []struct {
 		name, file, content, want string

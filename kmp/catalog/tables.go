@@ -44,6 +44,7 @@ type tables struct {
 	infoTables  []InfoTable
 	infoNames   map[string]int
 	candidates  map[Family][]uint16
+	boundTables
 }
 
 // parse reads all tables and checks what one file says about another.
