@@ -456,6 +456,7 @@ func TestValidatorFinds(t *testing.T) {
 		t.Fatal(faults)
 	}
 	faults := func(t *testing.T, id string, breakIt func(m, e object)) []string {
+		t.Helper()
 		m := decode(t, meter(t, explained(), measured()...))
 		breakIt(m, m["components"].(object)[id].(object))
 		b, err := json.Marshal(m)
