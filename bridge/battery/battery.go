@@ -79,7 +79,9 @@ func (u *Usage) Note(at time.Time, d Day) {
 	u.Days = days
 	u.Total.Date = cmp.Or(u.Total.Date, date)
 	u.Total.add(d)
-	u.Last = at.Round(0)
+	if d.Reads > 0 {
+		u.Last = at.Round(0)
+	}
 }
 
 // Today returns what the readings of the day of at cost so far.
@@ -145,7 +147,7 @@ func (b Budget) Next(u Usage, now, wanted time.Time) time.Time {
 	}
 	today := u.Today(t)
 	last := u.Last.In(now.Location())
-	if today.Reads < b.half() || dateOf(last) != today.Date {
+	if today.Reads < b.half() || dateOf(last) != today.Date || last.After(now) { // after: the clock was set back
 		return t
 	}
 	// One share more than there are readings, so that the last one is before midnight.

@@ -18,10 +18,11 @@ import (
 
 // The files of a data directory.
 const (
-	fileName = "kmp2mqtt.json"
-	tempName = "kmp2mqtt.json.tmp" // being written; one writer holds the lock, so one name will do
-	lockName = "kmp2mqtt.lock"
-	asideFor = "kmp2mqtt.json.damaged-20060102T150405.000Z" // a layout of package time
+	fileName  = "kmp2mqtt.json"
+	tempName  = "kmp2mqtt.json.tmp" // being written; one writer holds the lock, so one name will do
+	lockName  = "kmp2mqtt.lock"
+	asideName = "kmp2mqtt.json.damaged-" // and the time, as asideTime says
+	asideTime = "20060102T150405.000Z"
 )
 
 // maxSize is the largest file in bytes that is written or read.
@@ -84,7 +85,7 @@ func load(dir string) (entries map[string]json.RawMessage, damage, err error) {
 	if entries == nil {
 		entries = salvage(b)
 	}
-	aside := filepath.Join(dir, time.Now().UTC().Format(asideFor))
+	aside := filepath.Join(dir, asideName+time.Now().UTC().Format(asideTime))
 	if e := os.Rename(name, aside); e != nil {
 		aside = fmt.Sprintf("its place (%v)", e)
 	}
@@ -116,8 +117,8 @@ func read(name string) ([]byte, error) {
 // otherwise whole, or nil.
 func parse(b []byte) (entries map[string]json.RawMessage, err error) {
 	var file struct {
-		Version json.Number                `json:"version"`
-		Entries map[string]json.RawMessage `json:"entries"`
+		Version json.Number     `json:"version"`
+		Entries json.RawMessage `json:"entries"`
 	}
 	if err := json.Unmarshal(b, &file); err != nil {
 		return nil, err
@@ -128,14 +129,18 @@ func parse(b []byte) (entries map[string]json.RawMessage, err error) {
 	case n > version:
 		return nil, fmt.Errorf("%w: version %d, this program knows %d", ErrNewer, n, version)
 	}
-	entries = make(map[string]json.RawMessage, len(file.Entries))
+	if err := json.Unmarshal(file.Entries, &entries); err != nil {
+		return nil, fmt.Errorf("entries: %w", err)
+	}
+	if entries == nil {
+		return nil, errors.New("entries: null")
+	}
 	var bad []error
-	for _, key := range slices.Sorted(maps.Keys(file.Entries)) {
+	for _, key := range slices.Sorted(maps.Keys(entries)) {
 		if err := checkKey(key); err != nil {
 			bad = append(bad, err)
-			continue
+			delete(entries, key)
 		}
-		entries[key] = file.Entries[key]
 	}
 	return entries, errors.Join(bad...)
 }
@@ -148,14 +153,22 @@ func salvage(b []byte) map[string]json.RawMessage {
 		return entries
 	}
 	for part := range bytes.SplitSeq(rest, []byte(entryHead)) {
-		part = bytes.TrimSuffix(part, []byte(fileTail))
+		// The end must be there, too: half a number looks like a number.
+		part, ended := cutEnd(part)
 		key, v, found := bytes.Cut(part, []byte(entryMid))
-		v = bytes.TrimSuffix(v, []byte(","))
-		if found && checkKey(string(key)) == nil && json.Valid(v) {
-			entries[string(key)] = bytes.Clone(v)
+		if ended && found && checkKey(string(key)) == nil && json.Valid(v) {
+			entries[string(key)] = bytes.Clone(bytes.TrimSpace(v))
 		}
 	}
 	return entries
+}
+
+// cutEnd returns an entry without what follows it in the file.
+func cutEnd(part []byte) (before []byte, found bool) {
+	if before, found = bytes.CutSuffix(bytes.TrimRight(part, " \n"), []byte(",")); found {
+		return before, true
+	}
+	return bytes.CutSuffix(part, []byte(fileTail))
 }
 
 // write replaces the file of dir. After a crash at any moment the file is the old one or

@@ -194,22 +194,16 @@ func (s *Store) Run(ctx context.Context, failed func(error)) {
 		failing = err != nil
 	}
 	for ctx.Err() == nil {
-		var again <-chan time.Time
-		if failing {
-			again = time.After(Pace)
-		}
-		select {
-		case <-ctx.Done():
-		case <-again:
-			flush()
-		case <-s.changed:
-			if !failing { // else the next try is under way, and takes this along
-				wait(ctx, Pace)
-				flush()
+		if !failing {
+			select {
+			case <-ctx.Done():
+			case <-s.changed:
 			}
 		}
+		wait(ctx, Pace)
+		flush()
 	}
-	flush()
+	flush() // what changed during the last one
 }
 
 // wait returns after d, or when ctx ends.
