@@ -226,10 +226,15 @@ func TestEveryRegister(t *testing.T) {
 		for _, r := range registers {
 			ms = append(ms, discovery.Measurement{Register: r, Unit: unit, Key: catalog.Key(r.Name, unit), Decimals: 3})
 		}
+		var judged []byte // the last message: most families give the same
 		for _, family := range families {
 			d := explained()
 			d.Model, d.Family = "", family
 			b := meter(t, d, ms...)
+			if bytes.Equal(b, judged) {
+				continue
+			}
+			judged = b
 			for _, fault := range classes.validate(b) {
 				t.Errorf("family %q, unit %#02x: %s", family, code, fault)
 			}

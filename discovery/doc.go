@@ -17,6 +17,12 @@
 // kmp_<serial>_<register name>. Neither the line nor a topic is part of it, so a meter may
 // move to another port and keep its history, and a new meter starts a new one.
 //
+// # What explains a reading
+//
+// A meter with a [Device] DiagnosisTopic has entities that say why it is not read and how
+// well it is. They depend on the bridge alone, so that they are there when the meter is not;
+// "Problem", which repeats what the meter reports, is as available as the meter's values.
+//
 // # Kinds of numbers
 //
 // Lifetime counters have the state class total: with it a single false value
@@ -24,4 +30,6 @@
 // start of a new cycle and add the whole counter once more. Counters that can be
 // reset at the meter are total_increasing. Counters that lost their leading digits, the extremes of
 // a period, and settings have no state class, since a sum or a mean of them says nothing.
+// Numbers that are worked out of several registers (ID 0) follow the same rules by their
+// kind, unit and name; averages since midnight move with each reading and are measurements.
 package discovery
