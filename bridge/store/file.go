@@ -65,9 +65,9 @@ func appendFile(b []byte, entries map[string]json.RawMessage) []byte {
 
 // load reads the file of dir. A file that is damaged is set aside: damage says why and
 // where, and entries are those that could be saved. Without a file there are none.
-func load(dir string) (entries map[string]json.RawMessage, damage, err error) {
+func load(dir string, limit int) (entries map[string]json.RawMessage, damage, err error) {
 	name := filepath.Join(dir, fileName)
-	b, err := read(name)
+	b, err := read(name, limit)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return make(map[string]json.RawMessage), nil, nil
@@ -92,8 +92,8 @@ func load(dir string) (entries map[string]json.RawMessage, damage, err error) {
 	return entries, fmt.Errorf("store: %s is damaged: %w; kept as %s; entries saved: %d", name, err, aside, len(entries)), nil
 }
 
-// read returns a regular file of at most maxSize bytes.
-func read(name string) ([]byte, error) {
+// read returns a regular file of at most limit bytes.
+func read(name string, limit int) ([]byte, error) {
 	info, err := os.Stat(name) // before it is opened: a pipe would wait for a writer
 	if err != nil {
 		return nil, err
@@ -106,9 +106,9 @@ func read(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxSize+1))
-	if err == nil && len(b) > maxSize {
-		return nil, fmt.Errorf("more than %d bytes", maxSize)
+	b, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
+	if err == nil && len(b) > limit {
+		return nil, fmt.Errorf("more than %d bytes", limit)
 	}
 	return b, err
 }

@@ -43,6 +43,7 @@ var (
 // Close. All methods may be called at the same time. A nil Store forgets everything.
 type Store struct {
 	dir     string // "": memory only
+	limit   int    // of the file, in bytes
 	damaged error
 
 	mu      sync.Mutex
@@ -60,8 +61,14 @@ type Store struct {
 // dir the entries live in memory only. A damaged file is set aside beside the new one and
 // told by [Store.Damaged]. Errors: ErrLocked, ErrNewer, and what the system says of a
 // directory that cannot be made, read or locked.
-func Open(dir string) (*Store, error) {
-	s := &Store{dir: dir, entries: make(map[string]json.RawMessage), size: frameSize, changed: make(chan struct{}, 1)}
+func Open(dir string) (*Store, error) { return openBounded(dir, maxSize) }
+
+// openBounded is Open with another bound of the file in bytes.
+func openBounded(dir string, limit int) (*Store, error) {
+	s := &Store{
+		dir: dir, limit: limit, entries: make(map[string]json.RawMessage), size: frameSize,
+		changed: make(chan struct{}, 1),
+	}
 	if dir == "" {
 		return s, nil
 	}
@@ -72,7 +79,7 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	entries, damage, err := load(dir)
+	entries, damage, err := load(dir, limit)
 	if err != nil {
 		l.close()
 		return nil, err
@@ -143,7 +150,7 @@ func (s *Store) Put(key string, v any) error {
 	if found {
 		size -= entrySize(key, old)
 	}
-	if size > maxSize {
+	if size > s.limit {
 		return fmt.Errorf("%w: %s: %d bytes", ErrFull, key, len(text))
 	}
 	s.entries[key], s.size = text, size

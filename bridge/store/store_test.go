@@ -199,14 +199,14 @@ func TestPutRefuses(t *testing.T) {
 		key string
 		v   any
 	}{
-		"an empty key":     {"", 1},
-		"a long key":       {strings.Repeat("x", maxKey+1), 1},
-		"a key of bytes":   {"meter/\xff", 1},
-		"a quote":          {`meter/"`, 1},
-		"a backslash":      {`meter\1`, 1},
-		"a new line":       {"meter\n1", 1},
-		"a value of code":  {"a", func() {}},
-		"no number":        {"a", json.Number("seven")},
+		"an empty key":    {"", 1},
+		"a long key":      {strings.Repeat("x", maxKey+1), 1},
+		"a key of bytes":  {"meter/\xff", 1},
+		"a quote":         {`meter/"`, 1},
+		"a backslash":     {`meter\1`, 1},
+		"a new line":      {"meter\n1", 1},
+		"a value of code": {"a", func() {}},
+		"no number":       {"a", json.Number("seven")},
 	} {
 		if err := s.Put(p.key, p.v); err == nil || !strings.HasPrefix(err.Error(), "store: ") {
 			t.Errorf("%s: %v", name, err)
@@ -220,8 +220,17 @@ func TestPutRefuses(t *testing.T) {
 // What is put must be read again: the bound holds for the file, not for one entry.
 func TestFull(t *testing.T) {
 	dir := t.TempDir()
-	s := sound(t, dir)
-	const part = 8 << 20
+	const limit, part = 64 << 10, 8 << 10
+	bounded := func() *Store {
+		t.Helper()
+		s, err := openBounded(dir, limit)
+		if err != nil || s.Damaged() != nil {
+			t.Fatal(err, s.Damaged())
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		return s
+	}
+	s := bounded()
 	kept := 0
 	for i := range 10 {
 		switch err := s.Put(fmt.Sprint(i), strings.Repeat("x", part)); {
@@ -232,22 +241,21 @@ func TestFull(t *testing.T) {
 		}
 	}
 	if kept != 7 {
-		t.Fatalf("%d entries of 8 MiB are kept, want 7", kept)
+		t.Fatalf("%d entries of 8 KiB are kept, want 7", kept)
 	}
 	put(t, s, "0", strings.Repeat("y", part)) // in the place of another
 	s.Delete("1")
 	put(t, s, "7", strings.Repeat("x", part))
-	if rest := maxSize - s.size - len("\n    \"r\": \"\","); true {
-		if err := s.Put("r", strings.Repeat("x", rest+1)); !errors.Is(err, ErrFull) {
-			t.Fatalf("one byte too many: %v", err)
-		}
-		put(t, s, "r", strings.Repeat("x", rest))
+	rest := limit - s.size - entrySize("r", json.RawMessage(`""`))
+	if err := s.Put("r", strings.Repeat("x", rest+1)); !errors.Is(err, ErrFull) {
+		t.Fatalf("one byte too many: %v", err)
 	}
+	put(t, s, "r", strings.Repeat("x", rest))
 	closed(t, s)
-	if got := len(contents(t, dir)); got > maxSize || got < maxSize-1 { // there is no comma behind the last
-		t.Errorf("the file has %d bytes, the bound is %d", got, maxSize)
+	if got := len(contents(t, dir)); got != limit-1 { // there is no comma behind the last
+		t.Errorf("the file has %d bytes, the bound is %d", got, limit)
 	}
-	if got := sound(t, dir).Keys(); len(got) != 8 {
+	if got := bounded().Keys(); len(got) != 8 {
 		t.Errorf("keys: %q", got)
 	}
 }
