@@ -291,8 +291,8 @@ const (
 	allowedInfo        = "a whole number from 0 to 4294967295 such as 16 or 0x10"
 	allowedInfo16      = "at most 65535 for a water meter"
 	allowedAnswer      = "a number of bytes from 0 (all) to 4096"
-	allowedHeat        = "none: only a heat meter has it"
-	allowedNoInfo      = "0: this meter has no info code"
+	allowedHeat        = "it left out: only a heat meter has it"
+	allowedNoInfo      = "it left out: this meter has no info code"
 )
 
 // ErrOption is wrapped by every error about an option or a field of a [Config].

@@ -39,6 +39,17 @@ func TestParseConfig(t *testing.T) {
 			c.Serial, c.Seed, c.Integration, c.EnergyUnit, c.Address = 1, 1<<64-1, 4*time.Second, "MWh", 0x41
 			c.Paced, c.ByteTime, c.Turnaround, c.Strict = true, time.Millisecond, noTurnaround, true
 		})},
+		{"603", "cooling&fine-modulus=1e6&throttle=5/12h&sensor=t1_open&info=0x10&forged=0.01&garbled&ascii=true&foreign=0x7F&max-answer=40", with(func(c *Config) {
+			c.Model, c.Cooling, c.FineModulus = "603", true, 1_000_000
+			c.Faults = Faults{
+				LateBy: 3 * time.Second, Throttle: Throttle{5, 12 * time.Hour}, Sensor: "t1_open", Info: 16, Forged: 0.01,
+				Garbled: true, ASCII: true, Foreign: 0x7F, MaxAnswer: 40,
+			}
+		})},
+		{"21", "info=65535&fine-modulus=1000000000&forged", with(func(c *Config) {
+			c.Model, c.FineModulus, c.Faults.Info, c.Faults.Forged = "21", 1e9, 65535, 1
+		})},
+		{"382", "", with(func(c *Config) { c.Model, c.Integration = "382", 10*time.Second })},
 		{"403", "missing=63,0x61&missing=1004&sleep-after=4m&noise=0.25&start=2026-01-15T08:00:00Z", with(func(c *Config) {
 			c.Faults.MissingRegisters = []uint16{63, 97, 1004}
 			c.Faults.SleepAfter, c.Faults.Noise = 4*time.Minute, 0.25
@@ -97,6 +108,23 @@ func TestParseConfigErrors(t *testing.T) {
 		{"403", "sleep-after=-1m", []string{"sleep-after"}},
 		{"403", "start=1999-01-01T00:00:00Z", []string{"start", "2000 to 2099"}},
 		{"403", "start=today", []string{"start"}},
+		{"403", "throttle=5", []string{`throttle="5"`, "5/12h"}},
+		{"403", "throttle=0/0s", []string{"throttle"}},
+		{"403", "throttle=-1/1h", []string{"throttle"}},
+		{"403", "throttle=1/-1h", []string{"throttle"}},
+		{"403", "throttle=5/12", []string{"throttle"}},
+		{"403", "sensor=t3_open", []string{`sensor="t3_open"`, "t1_short, t1_open"}},
+		{"403", "info=4294967296", []string{"info", "4294967295"}},
+		{"403", "forged=2", []string{"forged", "0 to 1"}},
+		{"403", "garbled=very", []string{"garbled", "true or false"}},
+		{"403", "foreign=0", []string{"foreign", "0x3F"}},
+		{"403", "max-answer=-1", []string{"max-answer", "4096"}},
+		{"403", "fine-modulus=1e3.5", []string{"fine-modulus", "1e7"}},
+		{"403", "fine-modulus=999", []string{"fine-modulus"}},
+		{"403", "fine-modulus=1e10", []string{"fine-modulus"}},
+		{"21", "cooling", []string{`cooling="true"`, "only a heat meter"}},
+		{"382", "sensor=t1_open&info=1", []string{`sensor="t1_open"`, "only a heat meter", `info="1"`, "no info code"}},
+		{"21", "info=65536", []string{"info", "65535"}},
 		{"999", "lost=2&speed=x&unknown=1", []string{"model", "lost", "speed", `"unknown"`}}, // all at once
 	} {
 		q, err := url.ParseQuery(test.query)
@@ -129,16 +157,18 @@ func TestRegisterFlags(t *testing.T) {
 		return c, err
 	}
 	got, err := parse(strings.Fields("-model 603 -serial 7 -seed 9 -speed 288 -integration 8s -energy kWh -address 0x3f -pace -turnaround 50ms -strict " +
-		"-echo -noise 0.1 -stray -lost 0.1 -late -corrupted=0.5 -truncated -duplicated -byte-by-byte -missing 63,97 -sleep-after 4m -silence")...)
+		"-echo -noise 0.1 -stray -lost 0.1 -late -corrupted=0.5 -truncated -duplicated -byte-by-byte -missing 63,97 -sleep-after 4m -silence " +
+		"-cooling -fine-modulus 1e6 -throttle 5/12h -sensor t2_short -info 3 -forged=0.01 -garbled -ascii -foreign 0x7F -max-answer 40")...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := Config{
-		Model: "603", Serial: 7, Seed: 9, Speed: 288, Integration: 8 * time.Second, EnergyUnit: "kWh", FineModulus: 1e7, Address: kmp.HeatMeter,
+		Model: "603", Serial: 7, Seed: 9, Speed: 288, Integration: 8 * time.Second, EnergyUnit: "kWh", Cooling: true, FineModulus: 1e6, Address: kmp.HeatMeter,
 		Paced: true, ByteTime: kmp.DefaultByteTime, Turnaround: 50 * time.Millisecond, Strict: true,
 		Faults: Faults{
 			Echo: true, Noise: 0.1, StrayBytes: 1, Lost: 0.1, Late: 1, LateBy: 3 * time.Second, Corrupted: 0.5, Truncated: 1, Duplicated: 1,
 			ByteByByte: true, MissingRegisters: []uint16{63, 97}, SleepAfter: 4 * time.Minute, Silence: true,
+			Throttle: Throttle{5, 12 * time.Hour}, Sensor: "t2_short", Info: 3, Forged: 0.01, Garbled: true, ASCII: true, Foreign: 0x7F, MaxAnswer: 40,
 		},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -154,7 +184,7 @@ func TestRegisterFlags(t *testing.T) {
 	fs.SetOutput(&help)
 	new(Config).RegisterFlags(fs)
 	fs.PrintDefaults()
-	for _, want := range []string{"-model MODEL", "(default 403)", "-turnaround TIME", "(default 20ms)", "-address ADDRESS", "(default 0x3F)"} {
+	for _, want := range []string{"-model MODEL", "(default 403)", "-turnaround TIME", "(default 20ms)", "-address ADDRESS", "(default 0x3F)", "-throttle SESSIONS/TIME", "(default 10000000)"} {
 		if !strings.Contains(help.String(), want) {
 			t.Errorf("help does not say %q:\n%s", want, &help)
 		}
@@ -164,15 +194,44 @@ func TestRegisterFlags(t *testing.T) {
 func TestNewErrors(t *testing.T) {
 	_, err := New(Config{
 		Model: "42", Speed: -1, Integration: 1500 * time.Millisecond, EnergyUnit: "erg", ByteTime: -1,
-		Start:  time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC),
-		Faults: Faults{Noise: 2, StrayBytes: -1, Lost: 2, Late: 2, LateBy: -1, Corrupted: 2, Truncated: 2, Duplicated: 2, SleepAfter: -1},
+		Start:       time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC),
+		Faults:      Faults{Noise: 2, StrayBytes: -1, Lost: 2, Late: 2, LateBy: -1, Corrupted: 2, Truncated: 2, Duplicated: 2, SleepAfter: -1, Throttle: Throttle{Shut: 1}, Sensor: "t3", Forged: -1, MaxAnswer: -1},
+		FineModulus: 1,
 	})
 	if !errors.Is(err, ErrOption) {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"model", "speed", "integration", "energy", "byte-time", "start", "noise", "stray", "lost", "late", "late-by", "corrupted", "truncated", "duplicated", "sleep-after"} {
+	for _, want := range []string{"model", "speed", "integration", "energy", "byte-time", "start", "noise", "stray", "lost", "late", "late-by", "corrupted", "truncated", "duplicated", "sleep-after", "throttle", "sensor", "forged", "max-answer", "fine-modulus"} {
 		if !strings.Contains(err.Error(), " "+want+"=") {
 			t.Errorf("%q does not name %s", err, want)
 		}
 	}
+}
+
+func FuzzParseConfig(f *testing.F) {
+	f.Add("403", "echo=true&lost=0.1&speed=60")
+	f.Add("21", "throttle=5/12h&info=16&fine-modulus=1e7&max-answer=40")
+	f.Add("603", "sensor=t1_open&foreign=0x7F&forged&missing=1,0x2&start=2026-01-15")
+	f.Add("382", "energy=gj&turnaround=0&late-by=1h")
+	f.Fuzz(func(t *testing.T, model, query string) {
+		q, err := url.ParseQuery(query)
+		if err != nil {
+			return
+		}
+		c, err := ParseConfig(model, q)
+		if err != nil {
+			if !errors.Is(err, ErrOption) {
+				t.Errorf("%s?%s: %v", model, query, err)
+			}
+			return
+		}
+		if err := c.withDefaults().check(); err != nil {
+			t.Errorf("%s?%s: New refuses what it means: %v", model, query, err)
+		}
+		if throttle := c.Faults.Throttle; throttle != (Throttle{}) {
+			if again, err := parseThrottle(throttle.String()); err != nil || again != throttle {
+				t.Errorf("throttle %s is %s again, %v", throttle, again, err)
+			}
+		}
+	})
 }

@@ -1,5 +1,6 @@
-// Package sim is a simulated Kamstrup heat meter: a MULTICAL 403, 601 or 603 in a
-// house that lives, which answers KMP on any stream of bytes.
+// Package sim is a simulated Kamstrup meter in a house that lives, which answers KMP
+// on any stream of bytes: a MULTICAL 403, 601 or 603 for heat, a MULTICAL 21 for water
+// or a Kamstrup 382 for electricity.
 //
 //	meter, err := sim.New(sim.Config{Model: "403", Seed: 1})
 //	line := meter.Line(ctx) // or Serve, ServeListener, OpenPTY
@@ -11,6 +12,10 @@
 // against it, sets back at night, and draws hot water when people do. Volume and
 // temperatures are what is integrated; everything else follows from them, so that
 // energy = volume × (T1 − T2) × 4.15 MJ/(m³·K) and E8 − E9 agree to the last digit.
+// With cooling, cold water takes the place of the warm on warm days; E3 counts then,
+// and power and temperature difference are negative (what real meters show is not
+// known). The water meter counts what the same people draw; the electricity meter has
+// three phases, two tariffs and the sun on the roof.
 // The meter was installed two years before the last first of August and has lived
 // through that time in the same way.
 //
@@ -32,5 +37,7 @@
 // The meter answers what a meter answers and is silent where a meter is silent: a
 // bad CRC, another address, an unknown command, malformed stuffing, 0 or more than 8
 // registers. Registers it does not have are left out, the others come in the order
-// asked. [Faults] makes the line as bad as lines are.
+// asked. [Faults] makes the line, and the meter, as bad as they are;
+// [Meter.SetFaults] changes them while it runs, and [Meter.Counts] says what has been
+// done, so that a report can set the cause given beside the cause found.
 package sim

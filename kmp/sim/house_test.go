@@ -159,3 +159,112 @@ func BenchmarkPast(b *testing.B) {
 		newState(newHouse(1), november.Unix(), 32)
 	}
 }
+
+// lifeOf is the state of another kind of house at t.
+func lifeOf(seed uint64, k kind, cooling bool, t time.Time, dt int64) state {
+	h := newHouse(seed)
+	h.kind, h.cooling = k, cooling
+	return newState(h, t.Unix(), dt)
+}
+
+// Four people draw some 100 m³ a year, more by day than by night.
+func TestHouseWater(t *testing.T) {
+	for seed := range uint64(3) {
+		s := lifeOf(seed, water, false, november, 32)
+		start := s.volume
+		var day, night int64
+		for range 365 * 2700 {
+			before, hour := s.volume, s.t%86400/3600
+			s.step(32)
+			if s.volume < before || s.flow < 0 || s.flow > 1_000_000 {
+				t.Fatalf("seed %d: volume %d after %d, flow %d", seed, s.volume, before, s.flow)
+			}
+			if hour < 5 {
+				night += s.volume - before
+			} else {
+				day += s.volume - before
+			}
+		}
+		if m3 := (s.volume - start) / 1e6; m3 < 60 || m3 > 150 {
+			t.Errorf("seed %d: %d m³ in a year", seed, m3)
+		}
+		if night*10 > day {
+			t.Errorf("seed %d: %d ml by night and %d by day", seed, night, day)
+		}
+	}
+}
+
+func TestHouseElectricity(t *testing.T) {
+	for seed := range uint64(2) {
+		s := lifeOf(seed, electricity, false, november.Truncate(time.Hour), 30)
+		start := s.counters
+		var noon, midnight int64
+		for range 365 * 2880 {
+			before := s.counters
+			s.step(30)
+			sum := s.phases[0] + s.phases[1] + s.phases[2]
+			imported := s.imported[0] + s.imported[1] - before.imported[0] - before.imported[1]
+			exported := s.exported[0] + s.exported[1] - before.exported[0] - before.exported[1]
+			if imported < 0 || exported < 0 || imported > 0 && exported > 0 || imported-exported != sum*30 {
+				t.Fatalf("seed %d: %d J and %d J in 30 s at %d W", seed, imported, exported, sum)
+			}
+			switch s.t % 86400 {
+			case 12 * 3600:
+				noon += s.house.sun(s.t)
+			case 0:
+				midnight += s.house.sun(s.t)
+			}
+			for i, v := range s.voltages {
+				if w := s.phases[i]; v < 220 || v > 240 || w < -2000 || w > 5000 {
+					t.Fatalf("seed %d: phase %d: %d V, %d W", seed, i, v, w)
+				}
+			}
+		}
+		used := [2]int64{s.imported[0] - start.imported[0], s.imported[1] - start.imported[1]}
+		given := s.exported[0] + s.exported[1] - start.exported[0] - start.exported[1]
+		if kwh := (used[0] + used[1]) / 3_600_000; kwh < 2000 || kwh > 5000 || used[1] == 0 || used[1] > used[0] {
+			t.Errorf("seed %d: %d kWh in a year, %v J by tariff", seed, kwh, used)
+		}
+		if kwh := given / 3_600_000; kwh < 1000 || kwh > 5000 {
+			t.Errorf("seed %d: gave %d kWh in a year", seed, kwh)
+		}
+		if midnight != 0 || noon < 365*200 {
+			t.Errorf("seed %d: the sun gives %d W at noon and %d at midnight, over a year", seed, noon, midnight)
+		}
+	}
+}
+
+// Cooling counts on warm days alone, beside the heat and not in it.
+func TestHouseCooling(t *testing.T) {
+	for seed := range uint64(2) {
+		s := lifeOf(seed, heat, true, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), 32)
+		start := s.counters
+		var winter int64
+		for step := range 365 * 2700 {
+			before := s.counters
+			s.step(32)
+			heat, cold := s.energy()-before.energy(), s.cold()-before.cold()
+			if heat < 0 || cold < 0 || heat > 1 && cold > 1 {
+				t.Fatalf("seed %d: %d J and %d J in one step", seed, heat, cold)
+			}
+			if warmer := s.temp[1] > s.temp[0]; s.flow > 0 && warmer != (s.power < 0) || !warmer && cold > 1 {
+				t.Fatalf("seed %d: power %d W at %v, %d J of cold", seed, s.power, s.temp, cold)
+			}
+			if step < 80*2700 {
+				winter += cold
+			}
+		}
+		if kwh := (s.cold() - start.cold()) / 3_600_000; winter != 0 || kwh < 50 || kwh > 2000 {
+			t.Errorf("seed %d: %d J of cold in winter, %d kWh in the year", seed, winter, kwh)
+		}
+		// Over the whole life: E1 − E3 is 4.15 MJ/(m³·K) × (E8 − E9).
+		want := 4.15 * float64(s.volumeT[0]-s.volumeT[1]) / 100
+		if math.Abs(float64(s.energy()-s.cold())-want) > 2 {
+			t.Errorf("seed %d: %d J − %d J, want %.0f", seed, s.energy(), s.cold(), want)
+		}
+		without := newState(newHouse(seed), s.t, 32)
+		if without.cold() != 0 {
+			t.Errorf("seed %d: a house that is not cooled used %d J of cold", seed, without.cold())
+		}
+	}
+}

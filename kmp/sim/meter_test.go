@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"bytes"
+	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,9 +53,9 @@ func text(t testing.TB, m *Meter, id uint16) string {
 }
 
 func TestMeterIndependentOfReads(t *testing.T) {
-	for _, model := range []string{"403", "601", "603"} {
+	for _, model := range []string{"403", "601", "603", "21", "382"} {
 		synctest.Test(t, func(t *testing.T) {
-			c := Config{Model: model, Seed: 11, Speed: 3}
+			c := Config{Model: model, Cooling: model == "603", Seed: 11, Speed: 3}
 			often, seldom := newMeter(t, c), newMeter(t, c)
 			for range 10 * 24 * 6 {
 				time.Sleep(10*time.Minute + 777*time.Millisecond)
@@ -71,20 +73,22 @@ func TestMeterIndependentOfReads(t *testing.T) {
 }
 
 func TestMeterStartedAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		first := newMeter(t, Config{Seed: 4})
-		time.Sleep(3*time.Hour + 17*time.Minute + 5*time.Second)
-		again := newMeter(t, Config{Seed: 4, Start: first.Now()})
-		for range 2 {
-			for _, id := range first.Registers() {
-				a, _ := first.Read(id)
-				if b, _ := again.Read(id); !equal(a, b) {
-					t.Errorf("register %d is %v and, after a new start, %v", id, a, b)
+	for _, model := range []string{"403", "21", "382"} {
+		synctest.Test(t, func(t *testing.T) {
+			first := newMeter(t, Config{Model: model, Seed: 4})
+			time.Sleep(3*time.Hour + 17*time.Minute + 5*time.Second)
+			again := newMeter(t, Config{Model: model, Seed: 4, Start: first.Now()})
+			for range 2 {
+				for _, id := range first.Registers() {
+					a, _ := first.Read(id)
+					if b, _ := again.Read(id); !equal(a, b) {
+						t.Errorf("%s: register %d is %v and, after a new start, %v", model, id, a, b)
+					}
 				}
+				time.Sleep(30 * time.Hour)
 			}
-			time.Sleep(30 * time.Hour)
-		}
-	})
+		})
+	}
 }
 
 func TestMeterSeeds(t *testing.T) {
@@ -239,6 +243,18 @@ func TestMeterWidths(t *testing.T) {
 		{"601", 1004, kmp.UnitHour, 0x00, 4},
 		{"603", 348, kmp.UnitDSTDateTime, 0x00, 7},
 		{"603", 369, kmp.UnitBits, 0x00, 4},
+		{"21", 99, kmp.UnitNumber, 0x00, 2},
+		{"382", 1, kmp.UnitKWh, 0x41, 4},
+		{"382", 3, unitKvarh, 0x41, 4},
+		{"382", 13, kmp.UnitKWh, 0x44, 4},
+		{"382", 1010, kmp.UnitNumber, 0x00, 10},
+		{"382", 1023, kmp.UnitKW, 0x43, 4},
+		{"382", 1047, kmp.UnitRTC, 0x00, 8},
+		{"382", 1054, unitVolt, 0x00, 2},
+		{"382", 1058, kmp.UnitASCII, 0x00, 10},
+		{"382", 1076, unitAmpere, 0x42, 4},
+		{"382", 1080, kmp.UnitKW, 0x43, 2},
+		{"382", 1126, kmp.UnitASCII, 0x00, 13},
 	} {
 		r, ok := newMeter(t, Config{Model: test.model}).Read(test.id)
 		if !ok || r.Unit != test.unit || r.SiEx != test.siEx || len(r.Raw) != test.width {
@@ -330,4 +346,96 @@ func TestMeterStandsStillAtTheEndOfTime(t *testing.T) {
 			}
 		}
 	})
+}
+
+// remainder is v modulo m, as a fine register without its leading digits has it.
+func remainder(v, m float64) float64 { return v - m*math.Floor(v/m) }
+
+// Fine registers wrap where the modulus says, beside coarse ones that do not.
+func TestMeterFineModulus(t *testing.T) {
+	for _, test := range []struct {
+		model        string
+		modulus      int64 // steps of the fine register; 0: the default
+		coarse, fine uint16
+		scale, step  float64 // fine units in one coarse unit; a step of the coarse register in fine units
+		wraps        float64 // fine units
+	}{
+		{"403", 0, 68, 239, 1000, 10, 1e7},
+		{"403", 100_000, 68, 239, 1000, 10, 1e5},
+		{"403", 1_000_000, 60, 266, 1e6 / 3.6, 278, 1e6},
+		{"601", 1_000_000, 60, 155, 1e3 / 3.6, 3, 1e4},
+		{"21", 0, 68, 239, 1000, 1, 1e6},
+		{"21", 1_000_000, 68, 239, 1000, 1, 1e5},
+		{"382", 0, 1, 13, 1, 0.1, 1000},
+		{"382", 1_000_000, 2, 14, 1, 0.1, 100},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m := newMeter(t, Config{Model: test.model, FineModulus: test.modulus})
+			for range 20 {
+				time.Sleep(5 * time.Hour)
+				coarse, fine := number(t, m, test.coarse).Float64()*test.scale, number(t, m, test.fine).Float64()
+				ahead := remainder(fine-coarse+test.step/10, test.wraps) - test.step/10
+				if fine >= test.wraps || ahead < -1e-6*coarse || ahead > test.step*1.1 {
+					t.Errorf("%s: register %d is %v and %d is %v, ahead by %v", test.model, test.coarse, coarse, test.fine, fine, ahead)
+				}
+			}
+		})
+	}
+}
+
+func TestElectricityRegistersAgree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMeter(t, Config{Model: "382", Start: time.Date(2026, 6, 21, 7, 0, 0, 0, time.UTC)})
+		read := func(id uint16) float64 { return number(t, m, id).Float64() }
+		near := func(what string, got, want, within float64) {
+			t.Helper()
+			if math.Abs(got-want) > within {
+				t.Errorf("at %v: %s is %v, want %v", m.Now(), what, got, want)
+			}
+		}
+		for range 30 {
+			time.Sleep(47 * time.Minute)
+			near("import by tariff", read(19)+read(23), read(1), 0.11)
+			near("export by tariff", read(20)+read(24), read(2), 0.11)
+			if in, out := read(1023), read(1024); in > 0 && out > 0 {
+				t.Errorf("imports %v kW and exports %v kW", in, out)
+			}
+			phases := read(1080) + read(1081) + read(1082)
+			if in := read(1023); in > phases+0.001 {
+				t.Errorf("imports %v kW, its phases %v", in, phases)
+			}
+			for i := range uint16(3) {
+				if kw := read(1080 + i); kw > 0 {
+					near("power of a phase", kw, read(1054+i)*read(1076+i)/1000, 0.003)
+				}
+			}
+		}
+	})
+}
+
+// The clock is laid out as in the dump of a real 382: 83 07 1A 23 13 1B 07 0E is Sunday,
+// 2014-07-27, 19:35:26 standard time.
+func TestElectricityClock(t *testing.T) {
+	copenhagen, err := time.LoadLocation("Europe/Copenhagen")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := newMeter(t, Config{Model: "382", Start: time.Date(2014, 7, 27, 20, 35, 26, 0, copenhagen)})
+	r, ok := m.Read(1047)
+	if want := []byte{0x83, 7, 0x1A, 0x23, 0x13, 0x1B, 7, 0x0E}; !ok || !bytes.Equal(r.Raw, want) {
+		t.Errorf("% X, want % X", r.Raw, want)
+	}
+	if got := text(t, m, 1047) + " " + text(t, m, 1058) + " " + text(t, m, 1126); got != "2014-07-27T19:35:26 070422JA83 070422JA83486" {
+		t.Error(got)
+	}
+}
+
+func TestMeterTypes(t *testing.T) {
+	for name, want := range map[string]string{"21": "", "382": "382", "601": "601"} {
+		m := newMeter(t, Config{Model: name})
+		got, _ := catalog.ModelByType(m.model.meterType)
+		if got.Name != want {
+			t.Errorf("%s: type %04X is that of %q", name, m.model.meterType, got.Name)
+		}
+	}
 }
