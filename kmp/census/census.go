@@ -23,9 +23,8 @@ import (
 // few hundred that only a person asked for.
 const MaxRegisters = 1024
 
-// maxUnknown is from how many registers on those are not remembered that the catalog
-// does not have.
-const maxUnknown = 256
+// maxForeign bounds among them those that the catalog does not have.
+const maxForeign = 256
 
 // Entry is a register that the meter has answered, as it was sent last.
 type Entry struct {
@@ -282,11 +281,34 @@ func (p *Profile) settle(at time.Time) {
 	}
 }
 
-// remembers tells whether there is room for a register.
+// remembers tells whether the profile has a register or room for it.
 func (p Profile) remembers(id uint16) bool {
-	return catalog.Lookup(id).Source != "" || p.Has(id) || p.Lacks(id) || contains(p.Doubtful, id) ||
-		len(p.Registers)+len(p.Absent)+len(p.Doubtful) < maxUnknown
+	return !isForeign(id) || p.Has(id) || p.Lacks(id) || contains(p.Doubtful, id) || p.foreign() < maxForeign
 }
+
+// foreign counts the registers that the catalog does not have.
+func (p Profile) foreign() int {
+	n := 0
+	for _, e := range p.Registers {
+		if isForeign(e.ID) {
+			n++
+		}
+	}
+	for _, id := range p.Absent {
+		if isForeign(id) {
+			n++
+		}
+	}
+	for _, id := range p.Doubtful {
+		if isForeign(id) && !p.Has(id) {
+			n++
+		}
+	}
+	return n
+}
+
+// isForeign tells whether the catalog does not have a register.
+func isForeign(id uint16) bool { return catalog.Lookup(id).Source == "" }
 
 // find returns where a register stands, or belongs.
 func (p Profile) find(id uint16) (int, bool) {

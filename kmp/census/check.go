@@ -40,7 +40,7 @@ func (p Profile) Check() error {
 
 // checkRegisters checks the lists.
 func (p Profile) checkRegisters() error {
-	if n := len(p.Registers) + len(p.Absent); n > MaxRegisters || len(p.Doubtful) > MaxRegisters {
+	if max(len(p.Registers), len(p.Absent), len(p.Doubtful)) > MaxRegisters {
 		return unsound("more than %d registers", MaxRegisters)
 	}
 	for i, e := range p.Registers {
@@ -62,6 +62,9 @@ func (p Profile) checkRegisters() error {
 		if p.Has(id) || contains(p.Doubtful, id) {
 			return unsound("register %d is absent and is not", id)
 		}
+	}
+	if n := p.foreign(); n > maxForeign {
+		return unsound("%d registers that the catalog does not have", n)
 	}
 	return nil
 }

@@ -8,20 +8,20 @@ import (
 	"kmp2mqtt/kmp"
 )
 
-// Take runs a census to its end. Ask reads registers; its error ends the census when
-// nothing was answered before, when it is the fifth in a row, or when ctx is done, and
-// is returned. What was learned until then stays in the profile.
+// Take runs a census to its end. Ask reads registers; its error ends the census, and
+// is returned, when it is the fifth in a row or when ctx is done. What was learned until
+// then stays in the profile.
 func Take(ctx context.Context, ask func(ctx context.Context, ids []uint16) ([]kmp.Register, error), p *Profile) error {
-	failed, answered := 0, false
+	failed := 0
 	for ids := p.Next(); len(ids) > 0; ids = p.Next() {
 		got, err := ask(ctx, ids)
 		if err == nil {
 			p.Note(time.Now(), ids, got)
-			failed, answered = 0, true
+			failed = 0
 			continue
 		}
 		failed++
-		if ctx.Err() != nil || !answered || failed == maxFailed {
+		if ctx.Err() != nil || failed == maxFailed {
 			return fmt.Errorf("census: %w", err)
 		}
 		p.Fail(time.Now(), ids)
