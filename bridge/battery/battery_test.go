@@ -458,3 +458,35 @@ func TestSpread(t *testing.T) {
 		t.Errorf("the rest of the day: gaps of %v to %v", shortest, longest)
 	}
 }
+
+// A Usage from a file that Check lets through gives times that are sound.
+func FuzzUsage(f *testing.F) {
+	f.Add(`{"days":[{"date":"2026-11-21","reads":96}],"total":{"date":"2026-11-21","reads":96},"last":"2026-11-21T12:00:00+01:00"}`, 96)
+	f.Add(`{"days":[{"date":"2026-11-22","reads":3,"commands":2},{"date":"2026-11-21","reads":2}],"total":{},"last":"9999-12-31T23:59:59Z"}`, 3)
+	f.Add(`{"days":null,"total":{},"last":"0000-01-01T00:00:00-23:59"}`, 1)
+	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	f.Fuzz(func(t *testing.T, text string, perDay int) {
+		var u Usage
+		if json.Unmarshal([]byte(text), &u) != nil || u.Check() != nil {
+			return
+		}
+		b := Budget{PerDay: perDay}
+		next := b.Next(u, now, now)
+		ok, command := b.Command(u, now)
+		for _, at := range []time.Time{next, command} {
+			if at.Before(now) || at.Sub(now) > (maxDays+1)*24*time.Hour {
+				t.Errorf("%v is out of reach: %s", at, text)
+			}
+		}
+		if ok != command.Equal(now) {
+			t.Errorf("a command: %t, %v", ok, command)
+		}
+		if perDay > 0 && next.Equal(now) && u.Today(now).Reads >= uint64(perDay) {
+			t.Errorf("more than %d readings: %s", perDay, text)
+		}
+		u.Note(now, Day{Reads: 1})
+		if u.Today(now).Reads == 0 || len(u.Days) > maxDays {
+			t.Errorf("after a reading: %+v", u)
+		}
+	})
+}
