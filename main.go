@@ -31,6 +31,7 @@ import (
 	"kmp2mqtt/bridge"
 	"kmp2mqtt/kmp"
 	"kmp2mqtt/kmp/catalog"
+	"kmp2mqtt/kmp/diagnosis"
 	"kmp2mqtt/kmp/link"
 	"kmp2mqtt/kmp/sim"
 )
@@ -81,6 +82,8 @@ func verbs() []verb {
 		{"demo", "", "the bridge with a simulated meter and a broker of its own: nothing else is needed", program.demo},
 		{"read", "LINE [REGISTER...]", "one reading: id, name, value, unit", program.read},
 		{"identify", "LINE", "type, serial number, software revision", program.identify},
+		{"diagnose", "LINE", "looks at a line step by step and says what is wrong and what to do", program.diagnose},
+		{"align", "LINE", "many small reads for the hand that moves the head: shows when it sits", program.align},
 		{"decode", "HEX...", "explains a captured frame, either direction", program.decode},
 		{"simulate", "[flags]", "a meter for others to read, by TCP or on a pseudo terminal", program.simulate},
 		{"check", "", "validates the settings and prints them, secrets redacted", program.check},
@@ -475,6 +478,176 @@ func (p program) identify(ctx context.Context, args []string) error {
 		{"model", orUnknown(id.Model)},
 		{"software revision", orUnknown(id.Revision)},
 	})
+}
+
+// examined is the line that diagnose and align look at.
+func examined(raw string) (diagnosis.Options, error) {
+	var target link.Target
+	m, err := bridge.ParseMeter(raw, func(raw string) (string, time.Duration, error) {
+		var err error
+		target, err = link.Parse(raw)
+		return target.String(), target.ByteTime(), err
+	})
+	if err != nil {
+		return diagnosis.Options{}, usageError{err}
+	}
+	return diagnosis.Options{Target: target, Address: m.Address, Timeout: m.Timeout, Model: m.Model, Registers: m.Registers}, nil
+}
+
+func (p program) diagnose(ctx context.Context, args []string) error {
+	fs, asJSON := newFlags("diagnose")
+	args, err := p.parse(fs, args, 1, 1)
+	if err != nil {
+		return err
+	}
+	o, err := examined(args[0])
+	if err != nil {
+		return err
+	}
+	report := func(s diagnosis.Step) {
+		mark := "ok"
+		if !s.OK {
+			mark = "no"
+		}
+		fmt.Fprintf(p.out, "%s  %-20s %s\n", mark, s.Name, s.Result)
+	}
+	if *asJSON {
+		report = nil
+	}
+	v := diagnosis.Examine(ctx, o, report)
+	if *asJSON {
+		err = p.printJSON(v)
+	} else {
+		_, err = fmt.Fprintf(p.out, "\nverdict     %s (%s)\n            %s\nnext step   %s\nevidence    %s\n", v.Title, v.Code, v.Text, v.NextStep, v.Evidence)
+	}
+	if err == nil && v.Code != diagnosis.OK {
+		err = errors.New(v.Title)
+	}
+	return err
+}
+
+func (p program) align(ctx context.Context, args []string) error {
+	fs, asJSON := newFlags("align")
+	length := fs.Duration("for", 5*time.Minute, "stop after this `TIME`, to spare the battery")
+	args, err := p.parse(fs, args, 1, 1)
+	if err != nil {
+		return err
+	}
+	if *length <= 0 {
+		return usagef("-for %s: want a duration above 0 such as 5m", *length)
+	}
+	o, err := examined(args[0])
+	if err != nil {
+		return err
+	}
+	screen := screen{out: p.out, err: p.err, json: *asJSON, width: width(p.out), bell: p.terminal}
+	screen.begin(*length)
+	s, err := diagnosis.Align(ctx, o, *length, screen.show)
+	screen.end(s)
+	switch {
+	case err != nil:
+		return err
+	case !s.Locked:
+		return errors.New("the head does not sit yet")
+	}
+	return nil
+}
+
+// width is how many columns w has, 0 when it is no terminal.
+func width(w io.Writer) int {
+	f, ok := w.(*os.File)
+	if !ok || !isTerminal(f) {
+		return 0
+	}
+	columns, _, err := term.GetSize(int(f.Fd()))
+	if err != nil || columns <= 0 {
+		columns = 80
+	}
+	return columns
+}
+
+// screen shows an alignment: on a terminal one line that is written over again and
+// again, elsewhere a line for each change, or JSON for each read.
+type screen struct {
+	out, err io.Writer
+	json     bool
+	width    int  // columns of the terminal, 0: none
+	bell     bool // err is a terminal, to ring when out is none
+	before   diagnosis.Sample
+	shown    bool // before is set
+}
+
+func (s *screen) begin(length time.Duration) {
+	if !s.json {
+		fmt.Fprintf(s.out, "Move the head slowly; turn it by 180° if nothing comes. It locks after 10 good reads in a row. Ends after %s, or with Ctrl-C.\n", length)
+	}
+}
+
+// show shows one read, and rings when the head has locked.
+func (s *screen) show(r diagnosis.Sample) {
+	switch {
+	case s.json:
+		e := json.NewEncoder(s.out)
+		_ = e.Encode(r) // whoever reads it has gone: the alignment ends as it is told to
+	case s.width > 0:
+		fmt.Fprintf(s.out, "\r%s\x1b[K", bar(r, s.width-1)) // the last column stays free, or some terminals begin a new line
+	case !s.shown || r.Code != s.before.Code || r.Echo != s.before.Echo || r.Locked != s.before.Locked:
+		fmt.Fprintln(s.out, bar(r, 0))
+	}
+	if r.Locked && !s.before.Locked {
+		s.ring()
+	}
+	s.before, s.shown = r, true
+}
+
+func (s *screen) ring() {
+	switch {
+	case s.width > 0 && !s.json:
+		fmt.Fprint(s.out, "\a")
+	case s.bell:
+		fmt.Fprint(s.err, "\a")
+	}
+}
+
+func (s *screen) end(sum diagnosis.Summary) {
+	if s.json {
+		return
+	}
+	if s.width > 0 && s.shown {
+		fmt.Fprintln(s.out)
+	}
+	fmt.Fprintf(s.out, "%d reads in %s, %d good.", sum.Reads, sum.Duration.Round(time.Second), sum.Good)
+	if sum.Locked {
+		fmt.Fprintln(s.out, " The head sits: fix it there.")
+		return
+	}
+	class := diagnosis.Lookup(sum.Code)
+	fmt.Fprintf(s.out, " %s.\n%s\nnext step   %s\n", class.Title, sum.Evidence.Text(sum.Code), class.NextStep)
+}
+
+// bar is one read in at most columns columns; 0 is any number. It is plain ASCII, so
+// that a byte is a column.
+func bar(r diagnosis.Sample, columns int) string {
+	echo, first, state := "no echo", "    -", "searching"
+	if r.Echo {
+		echo = "echo   "
+	}
+	if r.FirstByte > 0 {
+		first = fmt.Sprintf("%5s", r.FirstByte.Round(time.Millisecond))
+	}
+	switch {
+	case r.Locked:
+		state = "LOCKED"
+	case r.Code != diagnosis.OK:
+		state = strings.ReplaceAll(string(r.Code), "_", " ")
+	}
+	const length = 20
+	line := fmt.Sprintf("[%s%s] %2d/%-2d good  %s  first byte %s  %s",
+		strings.Repeat("#", r.Good), strings.Repeat(".", length-min(r.Good, length)), r.Good, r.Of, echo, first, state)
+	if columns > 0 && len(line) > columns {
+		line = line[:columns]
+	}
+	return line
 }
 
 // register is one register as the verbs print it.

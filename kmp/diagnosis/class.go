@@ -163,7 +163,7 @@ func classes() []Class {
 			[]string{"`checksum is ..., should be ...`", "`cut short`; now and then is harmless: it is retried and never published"},
 		},
 		{
-			WrongAddress, "Another address answers",
+			WrongAddress, "No answer at this address",
 			"The meter does not answer at the address that the line asks.",
 			"Take the option address off the line: meters answer at 0x3F, only loggers in modules at 0x7F and 0xBF.",
 			[]string{"`address is ..., should be ...`"},

@@ -82,7 +82,7 @@ func lineClass(err error) Code {
 		return HostUnreachable
 	case errors.Is(err, link.ErrRefused):
 		return ServerRefused
-	case errors.Is(err, link.ErrStuck):
+	case errors.Is(err, link.ErrStuck), errors.Is(err, os.ErrDeadlineExceeded): // a read's deadline is silence, and has an error of its own
 		return LineStuck
 	case isAny(err, io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, os.ErrClosed, net.ErrClosed,
 		syscall.ECONNRESET, syscall.ECONNABORTED, syscall.EPIPE, wsaReset, wsaAborted):
@@ -186,7 +186,8 @@ func beginsAnswer(came []byte, addr kmp.Address) bool {
 	if addr == 0 {
 		addr = kmp.HeatMeter
 	}
-	for i := range len(came) - 2 {
+	came = slices.Concat([]byte{0}, came) // the start byte may be what was lost
+	for i := range max(len(came)-2, 0) {
 		right := 0
 		if came[i] == byte(kmp.FromMeter) {
 			right++

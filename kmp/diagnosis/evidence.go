@@ -106,3 +106,23 @@ func lastBytes(p []byte) []byte { return p[max(0, len(p)-maxSample):] }
 func seconds(d time.Duration) float64 {
 	return float64(d.Round(time.Millisecond).Milliseconds()) / 1000
 }
+
+// String is the evidence in one line, for people.
+func (e Evidence) String() string {
+	s := fmt.Sprintf("%d bytes sent, %d received", e.Sent, e.Received)
+	if e.Echo {
+		s += ", echo"
+	} else {
+		s += ", no echo"
+	}
+	if e.FirstByte > 0 {
+		s += ", first byte after " + short(e.FirstByte)
+	}
+	if e.Frames() > 0 {
+		s += fmt.Sprintf("; frames: %d good, %d bad (%d by their checksum), %d foreign", e.Answers, e.BadFrames, e.ChecksumErrors, e.Foreign)
+	}
+	if e.Err != nil {
+		s += "; " + e.Err.Error()
+	}
+	return s
+}
