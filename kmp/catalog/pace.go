@@ -30,8 +30,8 @@ func (p Pace) String() string {
 // extreme in its own words; extremes of the day or the hour move with it.
 func (r Register) pace() Pace {
 	words := strings.Split(r.Name, "_")
-	says := func(any ...string) bool {
-		return slices.ContainsFunc(words, func(w string) bool { return slices.Contains(any, w) })
+	says := func(these ...string) bool {
+		return slices.ContainsFunc(words, func(w string) bool { return slices.Contains(these, w) })
 	}
 	switch r.Kind {
 	case ID:

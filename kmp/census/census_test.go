@@ -146,7 +146,7 @@ func TestSimulatedMeters(t *testing.T) {
 func TestAnyMeter(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	all := catalog.Registers()
-	for i := range 500 {
+	for i := range 200 {
 		m := meter{}
 		share := random.Float64()
 		family := slices.Concat(catalog.Families(), []catalog.Family{""})[random.IntN(4)]
