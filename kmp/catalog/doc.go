@@ -7,7 +7,7 @@
 //
 //	registers.csv   what can be read: name, title, unit, kind, models
 //	units.csv       the unit codes 0 to 90: symbol, suffix of a JSON key, factor
-//	models.csv      the meters and the registers that are usually read from them
+//	models.csv      the meters, what is usually read from them, and how often
 //	typecodes.csv   what GetType answers
 //	infotables.csv  which table explains an info code of which model and register
 //	infocodes.csv   the rows of these tables
