@@ -60,7 +60,8 @@ type Config struct {
 	Faults Faults
 }
 
-// Faults are what can be wrong with a line. Chances are between 0 (never) and 1 (always).
+// Faults are what can be wrong with a line and its meter. Chances are between 0 (never)
+// and 1 (always); times are real ones, whatever the simulation's speed is.
 type Faults struct {
 	// Echo sends every byte that arrives back at once, as an optical head does.
 	Echo bool

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"math/rand/v2"
 	"regexp"
 	"slices"
 	"strings"
@@ -76,6 +77,42 @@ func TestFaultForged(t *testing.T) {
 		}
 		if got := c.m.Counts().Forged; got != 50 {
 			t.Errorf("%d forged", got)
+		}
+	})
+}
+
+// A forged frame is as good as the one before and differs from it; what is no answer
+// with registers stays as it is.
+func FuzzForge(f *testing.F) {
+	f.Add([]byte{}, uint64(1))
+	f.Add([]byte{0x40, 0x3F, 0x10, 0x00, 0x56, 0x25, 0x02, 0x42, 0x14, 0xF5, 0x69, 0xDC, 0x0D}, uint64(2)) // a real 403
+	f.Add([]byte{0x40, 0x3F, 0x02, 0x01, 0x23, 0x45, 0x67, 0xE9, 0x56, 0x0D}, uint64(3))
+	f.Add(kmp.AppendFrame(nil, kmp.FromMeter, kmp.HeatMeter, kmp.CmdGetRegister, []byte{0, 60, 8, 0, 0}), uint64(4)) // no bytes
+	f.Fuzz(func(t *testing.T, frame []byte, seed uint64) {
+		s := &session{forger: rand.New(rand.NewPCG(seed, 0))}
+		given := slices.Clone(frame)
+		got, forged := s.forge(frame)
+		if !bytes.Equal(frame, given) {
+			t.Errorf("% X became % X", given, frame)
+		}
+		if !forged {
+			if !bytes.Equal(got, given) {
+				t.Errorf("% X was changed to % X", given, got)
+			}
+			return
+		}
+		before, after := answered(t, given), answered(t, got)
+		differ := 0
+		for i := range before {
+			if !bytes.Equal(before[i].Raw, after[i].Raw) {
+				differ++
+			}
+			if before[i].ID != after[i].ID || before[i].Unit != after[i].Unit || before[i].SiEx != after[i].SiEx || len(before[i].Raw) != len(after[i].Raw) {
+				t.Errorf("%v became %v", before[i], after[i])
+			}
+		}
+		if differ != 1 || len(before) != len(after) {
+			t.Errorf("%v became %v", before, after)
 		}
 	})
 }
@@ -330,6 +367,19 @@ func TestSetFaults(t *testing.T) {
 		}
 		if got := c.m.Counts(); got != (Counts{Requests: 6, Asleep: 1, Answers: 4, Lost: 1, Late: 1}) {
 			t.Errorf("counts %+v", got)
+		}
+	})
+}
+
+// What only other kinds of meter have is left out.
+func TestSetFaultsOfOtherMeters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMeter(t, Config{Model: "21"})
+		before := number(t, m, 68)
+		m.SetFaults(Faults{Sensor: "t1_open", Info: 0x10004})
+		time.Sleep(24 * time.Hour)
+		if got := number(t, m, 99).String(); got != "4" || number(t, m, 68).Cmp(before) <= 0 {
+			t.Errorf("info code %s, volume %s after %s", got, number(t, m, 68), before)
 		}
 	})
 }

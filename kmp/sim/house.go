@@ -170,8 +170,8 @@ func (h house) load(t int64) (w [3]int64) {
 // sun is what the cells on the roof give, in W: by season, hour and clouds.
 func (h house) sun(t int64) int64 {
 	height := (330*-cosine(t+10*day, year) - 540*cosine(t, day)) >> 15 // 1000 at the zenith
-	clear := min(600+h.noise(streamSun, t, 3*3600, 500), 1000)
-	return max(height, 0) * clear / 1000 * sunPeak / 1000
+	sky := min(600+h.noise(streamSun, t, 3*3600, 500), 1000)
+	return max(height, 0) * sky / 1000 * sunPeak / 1000
 }
 
 // voltage is that of a phase from which w is taken, in V.

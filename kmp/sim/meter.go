@@ -173,8 +173,9 @@ func (m *Meter) Wake() {
 	m.awake = time.Now()
 }
 
-// SetFaults changes what is wrong from now on, for tests and demonstrations. What
-// [New] would refuse is never wrong or always.
+// SetFaults changes what is wrong from now on, for tests and demonstrations. A value
+// that [New] would refuse is no error here: a chance below 0 is never and one above 1
+// always, the rest is as if it were not set.
 func (m *Meter) SetFaults(f Faults) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -185,6 +186,12 @@ func (m *Meter) SetFaults(f Faults) {
 // setFaults is SetFaults while m.mu is held, or before anybody else knows m.
 func (m *Meter) setFaults(f Faults) {
 	f.MissingRegisters = slices.Clone(f.MissingRegisters)
+	switch m.model.kind {
+	case water:
+		f.Sensor, f.Info = "", f.Info&math.MaxUint16
+	case electricity:
+		f.Sensor, f.Info = "", 0
+	}
 	m.faults = f
 	m.missing = map[uint16]bool{}
 	for _, id := range f.MissingRegisters {

@@ -384,6 +384,9 @@ func (s *session) forge(frame []byte) ([]byte, bool) {
 		return frame, false
 	}
 	raw := answer.Registers[s.forger.IntN(len(answer.Registers))].Raw
+	if len(raw) == 0 {
+		return frame, false
+	}
 	bits := s.forger.Perm(len(raw) * 8) // each bit once: what is flipped stays flipped
 	for _, bit := range bits[:1+s.forger.IntN(3)] {
 		raw[bit/8] ^= 1 << (bit % 8)
