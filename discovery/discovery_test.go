@@ -407,9 +407,10 @@ func TestDerived(t *testing.T) {
 		{"cooling_energy_fine", catalog.Counter, kmp.UnitMWh, catalog.Heat, []string{"MWh", "energy", "total"}},
 		{"volume_fine", catalog.Counter, kmp.UnitCubicMetre, catalog.Heat, []string{"m³", "volume", "total"}},
 		{"volume_fine", catalog.Counter, kmp.UnitCubicMetre, catalog.Water, []string{"m³", "water", "total"}},
-		{"weighted_supply_temperature_day", catalog.Gauge, kmp.UnitCelsius, catalog.Heat, []string{"°C", "temperature", "measurement"}},
+		{"weighted_supply_temperature_today", catalog.Gauge, kmp.UnitCelsius, catalog.Heat, []string{"°C", "temperature", "measurement"}},
 		{"weighted_return_temperature_month", catalog.Gauge, kmp.UnitCelsius, catalog.Heat, []string{"°C", "temperature", "measurement"}},
-		{"weighted_temperature_difference_day", catalog.Gauge, kmp.UnitKelvin, catalog.Heat, []string{"K", "temperature_delta", "measurement"}},
+		{"weighted_cooling_today", catalog.Gauge, kmp.UnitKelvin, catalog.Heat, []string{"K", "temperature_delta", "measurement"}},
+		{"weighted_cooling_month", catalog.Gauge, kmp.UnitKelvin, catalog.Heat, []string{"K", "temperature_delta", "measurement"}},
 		{"power_calculated", catalog.Gauge, kmp.UnitKW, catalog.Heat, []string{"kW", "power", "measurement"}},
 	} {
 		d := house()
