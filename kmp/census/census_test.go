@@ -362,7 +362,7 @@ func TestBounded(t *testing.T) {
 	}
 	p := New("1")
 	all := newMeter()
-	for id := range 8192 {
+	for id := range 4096 {
 		all[uint16(id)] = id%3 == 0
 		ask := []uint16{uint16(id)}
 		p.Note(now, ask, all.answer(ask))
