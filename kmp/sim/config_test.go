@@ -49,7 +49,7 @@ func TestParseConfig(t *testing.T) {
 		{"21", "info=65535&fine-modulus=1000000000&forged", with(func(c *Config) {
 			c.Model, c.FineModulus, c.Faults.Info, c.Faults.Forged = "21", 1e9, 65535, 1
 		})},
-		{"382", "", with(func(c *Config) { c.Model, c.Integration = "382", 10*time.Second })},
+		{"382", "", with(func(c *Config) { c.Model = "382" })},
 		{"403", "missing=63,0x61&missing=1004&sleep-after=4m&noise=0.25&start=2026-01-15T08:00:00Z", with(func(c *Config) {
 			c.Faults.MissingRegisters = []uint16{63, 97, 1004}
 			c.Faults.SleepAfter, c.Faults.Noise = 4*time.Minute, 0.25

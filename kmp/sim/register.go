@@ -31,7 +31,7 @@ var models = []model{
 	{"601", heat, in601, 32 * time.Second, 1e7, 0x0004, kmp.Revision{Letter: 6, Number: 1}, -2, -3, 0, rows},
 	{"603", heat, in603, 32 * time.Second, 1e8, 0x0603, kmp.Revision{Letter: 6, Number: 1}, -3, -3, -1, rows},
 	{"21", water, single, 32 * time.Second, 1e8, 0x0021, kmp.Revision{Letter: 6, Number: 1}, 0, 0, 0, waterRows},
-	{"382", electricity, single, 10 * time.Second, 1e7, 0x5301, kmp.Revision{Letter: 14, Number: 1}, 0, 0, 0, electricityRows},
+	{"382", electricity, single, 32 * time.Second, 1e7, 0x5301, kmp.Revision{Letter: 14, Number: 1}, 0, 0, 0, electricityRows},
 }
 
 // kind is what a meter measures.
