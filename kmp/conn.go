@@ -106,9 +106,19 @@ type Conn struct {
 	received []byte       // this attempt's last bytes
 	ended    func() error // the Err of the exchange's context
 	echoed   int          // how much of the request has come back in a row
+	left     time.Time    // when the request's last byte was on the line
+	first    bool         // a byte has come since then that was neither echo nor 00
+	pace     pace
+	ear      ear
+	owed     int       // requests that were given up in silence: their answers may come yet
+	gaveUp   time.Time // when the last of them was
+	awake    time.Time // how long the meter is awake
 
-	mu    sync.Mutex
-	stats Stats
+	mu       sync.Mutex
+	stats    Stats
+	row      int  // good answers in a row to requests of stats.RequestSize
+	patience int  // how many of them make requests larger
+	grown    bool // requests became larger, and whether that works is not known yet
 }
 
 // NewConn returns a client on line. It does not touch the line yet.
@@ -122,9 +132,10 @@ func NewConn(line Line, opts Options) *Conn {
 	if opts.RequestSize < 1 || opts.RequestSize > MaxRegisters {
 		opts.RequestSize = MaxRegisters
 	}
-	c := &Conn{line: line, opts: opts, turn: make(chan struct{}, 1)}
-	c.stats = Stats{RequestSize: opts.RequestSize, Timeout: opts.Timeout, Gap: opts.Gap}
+	c := &Conn{line: line, opts: opts, turn: make(chan struct{}, 1), pace: newPace(opts), patience: growAfter}
+	c.stats = Stats{RequestSize: opts.RequestSize, Timeout: c.pace.timeout, Gap: c.pace.gap}
 	c.reader = NewReader(lineReader{c}, FromMeter)
+	c.ear.reader = NewReader(nil, FromMeter)
 	c.turn <- struct{}{}
 	return c
 }
@@ -171,9 +182,10 @@ func (c *Conn) GetSerialNo(ctx context.Context, addr Address) (uint32, error) {
 // GetRegister reads any number of registers of the meter at addr, in as few
 // requests as possible. Registers that the meter does not have are left out, which
 // is no error; an id named twice is read once. When the answer to a request comes
-// damaged each time, half as many are asked for at once: from a head that sits badly,
-// a short frame may come through where a long one does not. When a request fails, the
-// registers read until then come with the error, which is one of [Conn.Do].
+// damaged each time, half as many are asked for at once, and from then on: from a head
+// that sits badly, a short frame may come through where a long one does not. Good
+// answers, ten in a row, let requests grow again. When a request fails, the registers
+// read until then come with the error, which is one of [Conn.Do].
 func (c *Conn) GetRegister(ctx context.Context, addr Address, ids ...uint16) ([]Register, error) {
 	wanted := make([]uint16, 0, len(ids))
 	for _, id := range ids {
@@ -182,12 +194,11 @@ func (c *Conn) GetRegister(ctx context.Context, addr Address, ids ...uint16) ([]
 		}
 	}
 	registers := make([]Register, 0, len(wanted))
-	for size := MaxRegisters; len(wanted) > 0; {
-		n := min(size, len(wanted))
+	for len(wanted) > 0 {
+		n := min(c.Stats().RequestSize, len(wanted))
 		var a GetRegisterAnswer
 		err := c.Do(ctx, addr, &GetRegisterRequest{wanted[:n]}, &a)
-		if n > 1 && errors.Is(err, ErrCodec) && !errors.Is(err, ErrNoFrame) {
-			size = n / 2
+		if c.fit(n, err) {
 			continue
 		}
 		if err != nil {
@@ -304,12 +315,15 @@ func (c *Conn) setWriteDeadline(t time.Time) error {
 func (c *Conn) attempt(ctx context.Context, addr Address, req Request, ans Answer) error {
 	err := c.settle(ctx)
 	if err == nil {
+		c.ear.expect(addr, req.Command())
 		err = c.send(ctx)
 	}
 	if err == nil {
 		err = c.receive(ctx, addr, req, ans)
 	}
 	if err == nil {
+		c.pace.good(c.ear.began.Sub(c.left), c.ear.pause)
+		c.tell()
 		// One byte time has to pass before the next request, and a tenth for clocks
 		// that differ. It starts well within 1.6 s: the meter need not wake again.
 		c.ready, c.unquiet = time.Now().Add(c.opts.ByteTime+c.opts.ByteTime/10), false
@@ -320,7 +334,8 @@ func (c *Conn) attempt(ctx context.Context, addr Address, req Request, ans Answe
 }
 
 // settle waits until a request may be sent and discards what arrives until then:
-// the rest of an answer that came too late, a repeated one.
+// the rest of an answer that came too late, a repeated one. That it came is all that
+// is learned of it.
 func (c *Conn) settle(ctx context.Context) error {
 	c.reader.Reset()
 	c.received, c.echoed = c.received[:0], 0
@@ -336,6 +351,7 @@ func (c *Conn) settle(ctx context.Context) error {
 		}
 		n, err := readSome(c.line, scratch[:])
 		c.count(func(s *Stats) { s.BytesReceived += uint64(n) })
+		c.hear(scratch[:n], false)
 		if n > 0 && c.unquiet {
 			until = time.Now().Add(quiet)
 			if last := start.Add(patience); until.After(last) {
@@ -343,6 +359,9 @@ func (c *Conn) settle(ctx context.Context) error {
 			}
 		}
 		if err := c.lineError(ctx, err); errors.Is(err, os.ErrDeadlineExceeded) {
+			if time.Since(c.gaveUp) > maxTimeout {
+				c.owed = 0
+			}
 			return nil
 		} else if err != nil {
 			return err
@@ -383,7 +402,8 @@ func (c *Conn) send(ctx context.Context) error {
 		return err
 	}
 	n, err := c.line.Write(c.out)
-	c.count(func(s *Stats) { s.Requests++; s.BytesSent += uint64(n) })
+	c.first = false
+	c.count(func(s *Stats) { s.Requests++; s.BytesSent += uint64(n); s.FirstByte = 0 })
 	if err == nil && n < len(c.out) {
 		err = io.ErrShortWrite
 	}
@@ -394,7 +414,8 @@ func (c *Conn) send(ctx context.Context) error {
 		return fmt.Errorf("kmp: line: writing: %w", err)
 	}
 	// A serial port returns before the bytes have left it.
-	c.answerBy = time.Now().Add(time.Duration(len(c.out))*c.opts.ByteTime + c.opts.Timeout)
+	c.left = time.Now().Add(time.Duration(len(c.out)) * c.opts.ByteTime)
+	c.answerBy = c.left.Add(c.pace.timeout)
 	c.giveUp = c.answerBy.Add(2 * MaxFrame * c.opts.ByteTime)
 	return nil
 }
@@ -422,10 +443,16 @@ func (c *Conn) receive(ctx context.Context, addr Address, req Request, ans Answe
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			if reason == nil {
 				reason = c.silence()
+				c.owed++
+				c.gaveUp = time.Now()
 			}
 			return reason
 		case errors.Is(err, ErrCodec), errors.Is(err, ErrForeign):
 			c.countBad(err)
+			if errors.Is(err, ErrForeign) {
+				c.paid(0)
+				c.tell()
+			}
 			reason = err
 			if time.Now().After(c.answerBy) { // only a frame begun in time may end later
 				return reason
@@ -491,7 +518,7 @@ func (l lineReader) Read(p []byte) (int, error) {
 	c := l.c
 	until := c.answerBy
 	if c.reader.InFrame() {
-		if until = time.Now().Add(c.opts.Gap); until.After(c.giveUp) {
+		if until = time.Now().Add(c.pace.gap); until.After(c.giveUp) {
 			until = c.giveUp
 		}
 	}
@@ -503,10 +530,11 @@ func (l lineReader) Read(p []byte) (int, error) {
 	}
 	n, err := readSome(c.line, p)
 	c.note(p[:n])
+	c.hear(p[:n], true)
 	return n, err
 }
 
-// note keeps what came for errors and traces, and recognises the echo.
+// note keeps what came for errors and traces, recognises the echo and what is none.
 func (c *Conn) note(p []byte) {
 	c.count(func(s *Stats) { s.BytesReceived += uint64(len(p)) })
 	if c.received = append(c.received, p...); len(c.received) > keep {
@@ -514,16 +542,28 @@ func (c *Conn) note(p []byte) {
 	}
 	for _, b := range p {
 		switch {
-		case c.echoed == len(c.out):
-			return
+		case c.echoed == len(c.out): // it is whole
+			c.firstByte(b)
 		case b == c.out[c.echoed]:
 			c.echoed++
 		case b == c.out[0]:
 			c.echoed = 1
 		default:
 			c.echoed = 0
+			c.firstByte(b)
 		}
 	}
+}
+
+// firstByte notes when the first byte came that is no echo. The meter may send 00 at
+// any time: that is none, either.
+func (c *Conn) firstByte(b byte) {
+	if c.first || b == 0 {
+		return
+	}
+	c.first = true
+	after := max(time.Since(c.left), leastFirst)
+	c.count(func(s *Stats) { s.FirstByte = after })
 }
 
 // Write sends bytes as they are, for those who do their own framing: in one call,
