@@ -27,7 +27,7 @@ const (
 )
 
 // Bound is what a register of a meter can show at most: one row of bounds.csv. It
-// belongs to the catalog: do not change its slices.
+// belongs to the catalog and is not to be changed.
 type Bound struct {
 	Rule Rule
 	// Models are the models or families that it is for; none: all.
@@ -66,14 +66,14 @@ func Bounds() []Bound { return slices.Clone(load().bounds) }
 // BoundsOf returns the bounds of a register, those for the model first, then those for
 // its family, then those for every meter. The zero Model is one that is not known.
 // Bounds without registers are not among them, see [RateOf].
-func BoundsOf(m Model, register uint16) []Bound {
+func BoundsOf(m Model, register uint16) []*Bound {
 	t := load()
 	rows := t.boundIDs[register]
-	found := make([]Bound, 0, len(rows))
+	found := make([]*Bound, 0, len(rows))
 	for _, name := range m.boundNames() {
 		for _, i := range rows {
 			if b := &t.bounds[i]; b.isFor(name) {
-				found = append(found, *b)
+				found = append(found, b)
 			}
 		}
 	}
@@ -83,7 +83,7 @@ func BoundsOf(m Model, register uint16) []Bound {
 // RateOf returns by how much a counter rises in an hour at most, in a unit: first what
 // is known of that register, then of all counters in that unit, each for the model, its
 // family, any meter. False says that nothing bounds it.
-func RateOf(m Model, register uint16, unit kmp.Unit) (Bound, bool) {
+func RateOf(m Model, register uint16, unit kmp.Unit) (*Bound, bool) {
 	t := load()
 	names := m.boundNames()
 	for _, rows := range [][]int{t.boundIDs[register], t.rates} {
@@ -91,12 +91,12 @@ func RateOf(m Model, register uint16, unit kmp.Unit) (Bound, bool) {
 			for _, i := range rows {
 				b := &t.bounds[i]
 				if b.Rule == Rate && b.isFor(name) && sameQuantity(b.Unit, unit) {
-					return *b, true
+					return b, true
 				}
 			}
 		}
 	}
-	return Bound{}, false
+	return nil, false
 }
 
 // boundNames are the names under which a model's bounds stand, the narrowest first; ""
@@ -116,16 +116,12 @@ func (b *Bound) isFor(name string) bool {
 	return slices.Contains(b.Models, name)
 }
 
-// Limits returns the limits in a unit. They are nil where there is none and where the
-// unit measures something else. A nominal flow in m³/h, nil when it is not known,
-// narrows them.
-func (b Bound) Limits(unit kmp.Unit, nominal *big.Rat) (low, high *big.Rat) {
-	factor := big.NewRat(1, 1)
-	if b.Unit != kmp.UnitNone {
-		var ok bool
-		if factor, ok = Convert(b.Unit, unit); !ok {
-			return nil, nil
-		}
+// Limits returns the limits in a unit, not to be changed. They are nil where there is
+// none and where the unit measures something else. A nominal flow in m³/h, nil when it
+// is not known, narrows them.
+func (b *Bound) Limits(unit kmp.Unit, nominal *big.Rat) (low, high *big.Rat) {
+	if b.Unit != kmp.UnitNone && !sameQuantity(b.Unit, unit) {
+		return nil, nil
 	}
 	low, high = b.low, b.high
 	if nominal != nil && b.nominal != nil {
@@ -137,6 +133,10 @@ func (b Bound) Limits(unit kmp.Unit, nominal *big.Rat) (low, high *big.Rat) {
 			}
 		}
 	}
+	if b.Unit == unit || b.Unit == kmp.UnitNone {
+		return low, high
+	}
+	factor, _ := Convert(b.Unit, unit) // of the same quantity
 	if low != nil {
 		low = new(big.Rat).Mul(low, factor)
 	}
@@ -150,12 +150,12 @@ func (b Bound) Limits(unit kmp.Unit, nominal *big.Rat) (low, high *big.Rat) {
 // same kind, exactly; false when there is no such number. A calorie is that of the
 // International Table, 4.1868 J: which one a meter counts is not published.
 func Convert(from, to kmp.Unit) (*big.Rat, bool) {
-	if !sameQuantity(from, to) {
+	quantity, a := scale(from)
+	other, b := scale(to)
+	if quantity == "" || quantity != other {
 		return nil, false
 	}
-	_, a := scale(from)
-	_, b := scale(to)
-	return new(big.Rat).Quo(a, b), true
+	return big.NewRat(a, b), true
 }
 
 // sameQuantity tells whether two units measure the same.
@@ -168,13 +168,12 @@ func sameQuantity(a, b kmp.Unit) bool {
 // scale returns what a unit measures and how many of the smallest unit of that it is;
 // the quantity of a unit that cannot be converted is empty. Units that count in tens
 // need nothing here: [Value] has multiplied already.
-func scale(unit kmp.Unit) (quantity string, factor *big.Rat) {
-	whole := func(quantity string, n int64) (string, *big.Rat) { return quantity, big.NewRat(n, 1) }
-	thousands := func(quantity string, first kmp.Unit, n int64) (string, *big.Rat) {
+func scale(unit kmp.Unit) (quantity string, factor int64) {
+	thousands := func(quantity string, first kmp.Unit, n int64) (string, int64) {
 		for ; first < unit; first++ {
 			n *= 1000
 		}
-		return whole(quantity, n)
+		return quantity, n
 	}
 	switch {
 	case unit >= kmp.UnitWh && unit <= 0x04: // Wh to GWh
@@ -182,7 +181,7 @@ func scale(unit kmp.Unit) (quantity string, factor *big.Rat) {
 	case unit >= 0x05 && unit <= kmp.UnitGJ: // J to GJ
 		return thousands("energy", 0x05, 1)
 	case unit == 0x39: // GJ × 10
-		return whole("energy", 1e9)
+		return "energy", 1e9
 	case unit >= 0x09 && unit <= 0x0C: // cal to Gcal
 		return thousands("heat in calories", 0x09, 1)
 	case unit >= 0x0D && unit <= 0x10: // varh to Gvarh
@@ -197,39 +196,39 @@ func scale(unit kmp.Unit) (quantity string, factor *big.Rat) {
 			quantity = "current"
 		}
 		if unit >= 0x23 {
-			return whole(quantity, 1000)
+			return quantity, 1000
 		}
-		return whole(quantity, 1)
+		return quantity, 1
 	case unit == kmp.UnitCelsius:
-		return whole("temperature", 1)
+		return "temperature", 1
 	case unit == kmp.UnitKelvin:
-		return whole("difference of temperatures", 1)
+		return "difference of temperatures", 1
 	case unit == kmp.UnitLitre:
-		return whole("volume", 1)
+		return "volume", 1
 	case unit == kmp.UnitCubicMetre, unit == 0x37:
-		return whole("volume", 1000)
+		return "volume", 1000
 	case unit == kmp.UnitLitrePerH:
-		return whole("flow", 1)
+		return "flow", 1
 	case unit == kmp.UnitCubicMPerH:
-		return whole("flow", 1000)
+		return "flow", 1000
 	case unit == kmp.UnitCubicMC:
-		return whole("volume × temperature", 1)
+		return "volume × temperature", 1
 	case unit == kmp.UnitTonne, unit == 0x38:
-		return whole("mass", 1)
+		return "mass", 1
 	case unit == kmp.UnitHour:
-		return whole("time", 3600)
+		return "time", 3600
 	case unit == 0x34:
-		return whole("pressure", 1)
+		return "pressure", 1
 	case unit == 0x3A: // minutes
-		return whole("time", 60)
+		return "time", 60
 	case unit == 0x3C: // seconds
-		return whole("time", 1)
+		return "time", 1
 	case unit == 0x3E: // days
-		return whole("time", 86400)
+		return "time", 86400
 	case unit == 0x43:
-		return whole("frequency", 1)
+		return "frequency", 1
 	}
-	return "", nil
+	return "", 0
 }
 
 // addBound takes one row of bounds.csv.

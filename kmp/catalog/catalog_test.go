@@ -439,7 +439,7 @@ func TestUsualIntervals(t *testing.T) {
 
 func TestPaces(t *testing.T) {
 	for name, want := range map[string]Pace{
-		"serial_number": EachTime, "energy": EachTime, "info_code": EachTime, "info_events": EachTime,
+		"serial_number": EachTime, "energy": EachTime, "info_code": EachTime, "info_events": Daily,
 		"clock": EachTime, "date": EachTime, "date_time": EachTime, "rtc": EachTime, "operating_hours": EachTime,
 		"max_flow_day": EachTime, "max_flow_day_date": EachTime, "max_flow_hour": EachTime, "register_515": EachTime,
 		"average_voltage_10_min_l1": EachTime, "volume_in_flow_range_1": EachTime, "power_import_l1": EachTime,

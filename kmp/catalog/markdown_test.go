@@ -45,7 +45,7 @@ func TestMarkdownContent(t *testing.T) {
 		"| 55 | 37 | m³ | `m3` | 10 |",
 		"| `403` | MULTICAL 403 | heat |",
 		"| yes | 30 min | 60 energy, 266 energy_high_resolution, 68 volume, 239 volume_high_resolution, 74 flow,",
-		"113 info_events | 124 max_flow_year, 123 max_flow_year_date,",
+		"| 113 info_events, 124 max_flow_year, 123 max_flow_year_date,",
 		"| `21` | MULTICAL 21 | water | `62` | 1200 | | yes | 6 h |",
 		"| `382` | Kamstrup 382 | electricity | | 9600 | | | 1 min |",
 		"| electricity | `382` | 1004 1 2 13 14 ",

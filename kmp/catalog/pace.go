@@ -41,6 +41,10 @@ func (r Register) pace() Pace {
 		return Daily
 	case Config, LogField, Text:
 		return Daily
+	case Counter:
+		if r.Name == infoEvents {
+			return Daily // the info code itself tells at once; so a usual reading is two requests
+		}
 	case Gauge, Clock, Date:
 		extreme := words[0] == "min" || says("max", "maximum", "minimum")
 		if says("month", "year") || extreme && !says("hour", "day") {
@@ -50,5 +54,9 @@ func (r Register) pace() Pace {
 	return EachTime
 }
 
-// serialNumber is the register that tells which meter it is.
-const serialNumber = "serial_number"
+const (
+	// serialNumber is the register that tells which meter it is.
+	serialNumber = "serial_number"
+	// infoEvents is the register that counts what the info code has told.
+	infoEvents = "info_events"
+)
