@@ -23,8 +23,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"kmp2mqtt/bridge/battery"
+	"kmp2mqtt/bridge/store"
 	"kmp2mqtt/kmp"
-	"kmp2mqtt/kmp/catalog"
 )
 
 const (
@@ -54,7 +55,7 @@ type Deps struct {
 
 // Run reads the meters and serves the broker until ctx ends, then says goodbye within two
 // seconds and returns nil. It fails only when it cannot begin: the built-in broker's
-// port is taken (ErrPortInUse).
+// port is taken (ErrPortInUse), or DATA_DIR cannot be used (a *ConfigError).
 func Run(ctx context.Context, cfg Config, deps Deps) error {
 	if deps.Dial == nil {
 		return errors.New("bridge: Deps.Dial is missing")
@@ -78,7 +79,18 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		cfg.MQTT.URLs = []*url.URL{broker.URL()}
 		deps.Log.Info("built-in broker listens", "address", broker.Addr().String())
 	}
-	b := newBridge(cfg, deps)
+	var kept *store.Store
+	if cfg.DataDir != "" {
+		var err error
+		if kept, err = store.Open(cfg.DataDir); err != nil {
+			return &ConfigError{Variable: "DATA_DIR", Err: err}
+		}
+		defer kept.Close()
+		if damage := kept.Damaged(); damage != nil {
+			deps.Log.Warn("what was kept is damaged and set aside; it is found out again", "error", damage)
+		}
+	}
+	b := newBridge(cfg, deps, kept)
 	return b.run(ctx)
 }
 
@@ -88,15 +100,16 @@ type bridge struct {
 	deps    Deps
 	topics  topics
 	box     *Outbox
+	store   *store.Store // nil: nothing survives a restart
 	roster  *roster
 	pollers []*poller
 	session *Session
 	infoDue chan struct{} // holds a token when bridge/info has changed
 }
 
-func newBridge(cfg Config, deps Deps) *bridge {
+func newBridge(cfg Config, deps Deps, kept *store.Store) *bridge {
 	b := &bridge{
-		cfg: cfg, deps: deps, box: NewOutbox(), infoDue: make(chan struct{}, 1),
+		cfg: cfg, deps: deps, box: NewOutbox(), store: kept, infoDue: make(chan struct{}, 1),
 		topics: topics{base: cfg.MQTT.Topic, discovery: cfg.MQTT.HAPrefix},
 		roster: newRoster(cfg.Meters),
 	}
@@ -106,18 +119,17 @@ func newBridge(cfg Config, deps Deps) *bridge {
 		p := pollers[m.Line]
 		if p == nil {
 			p = &poller{
-				line: m.Line, shown: redactURL(m.Line), wishes: newWishes(), roster: b.roster, dial: deps.Dial,
+				line: m.Line, shown: redactURL(m.Line), wishes: newWishes(), roster: b.roster, store: kept, dial: deps.Dial,
 				put: b.put, info: b.info, topics: b.topics, each: cfg.Values, announce: cfg.Discovery,
 				version: deps.Version, log: deps.Log, started: start, count: len(cfg.Meters),
 			}
 			pollers[m.Line] = p
 			b.pollers = append(b.pollers, p)
 		}
-		d := &device{cfg: m, index: i, seen: make(map[uint16]bool), absent: make(map[uint16]int)}
-		d.status = status{meter: Meter{Name: m.Name, Label: m.Label, Line: p.shown}, interval: m.Interval}
-		if model, ok := catalog.ModelByName(m.Model); ok {
-			d.model, d.status.meter.Model = model.Name, model.Title
-		}
+		d := &device{cfg: m, index: i}
+		d.status = status{meter: Meter{Name: m.Name, Label: m.Label, Line: p.shown, Model: d.model().Title}, interval: m.Interval}
+		d.status.budget = d.budget(start)
+		p.recallPlace(d)
 		b.roster.settle(i, p.wishes, len(p.devices), d.status)
 		p.devices = append(p.devices, d)
 	}
@@ -179,6 +191,7 @@ func (b *bridge) run(ctx context.Context) error {
 	b.deps.Log.Info("bridge started", "version", b.deps.Version, "meters", len(b.cfg.Meters), "lines", len(b.pollers),
 		"topic", b.topics.base, "client_id", b.cfg.MQTT.ClientID)
 	b.announce()
+	b.putHealth() // before there is a connection that it would have to tell of
 
 	sessionCtx, stopSession := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopSession()
@@ -189,6 +202,9 @@ func (b *bridge) run(ctx context.Context) error {
 	for _, p := range b.pollers {
 		pollers.Go(func() { p.run(ctx) })
 	}
+	storeCtx, stopStore := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopStore()
+	group.Go(func() error { b.store.Run(storeCtx, b.storeFailed); return nil })
 	b.watch(ctx)
 
 	stopped := make(chan struct{})
@@ -206,9 +222,19 @@ func (b *bridge) run(ctx context.Context) error {
 		}
 	}
 	stopSession()
+	stopStore()
 	err := group.Wait()
 	b.deps.Log.Info("bridge stopped")
 	return err
+}
+
+// storeFailed tells when what must survive a restart cannot be written, and when it can again.
+func (b *bridge) storeFailed(err error) {
+	if err != nil {
+		b.deps.Log.Error("cannot write DATA_DIR; trying again", "error", err)
+		return
+	}
+	b.deps.Log.Info("DATA_DIR is written again")
 }
 
 // watch publishes the bridge's own messages until ctx ends.
@@ -218,7 +244,6 @@ func (b *bridge) watch(ctx context.Context) {
 	info := time.NewTimer(infoPause)
 	defer info.Stop()
 	pending := true
-	b.putHealth()
 	for {
 		select {
 		case <-ctx.Done():
@@ -271,13 +296,13 @@ type member struct {
 	status   status
 	wishes   *wishes // of its poller
 	position int     // on its line
-	budget   budget
+	rate     bucket  // of commands
 }
 
 func newRoster(meters []MeterConfig) *roster {
 	r := &roster{members: make([]member, len(meters))}
 	for i, m := range meters {
-		r.members[i] = member{name: m.Name, shortest: min(m.Interval, shortestSet), budget: budget{tokens: burst}}
+		r.members[i] = member{name: m.Name, shortest: min(m.Interval, shortestSet), rate: bucket{tokens: burst}}
 	}
 	return r
 }
@@ -354,15 +379,35 @@ func (r *roster) shortest(index int) time.Duration {
 	return r.members[index].shortest
 }
 
-// wish leaves a wish with the meter's poller, if the meter's budget allows it.
+// wish leaves a wish with the meter's poller, if rate and battery budget allow what it
+// costs in requests; 0: it does not touch the meter.
 func (r *roster) wish(index, cost int, w wish) error {
 	r.mu.Lock()
 	place := r.members[index]
 	r.mu.Unlock()
 	w.meter = place.position
-	return place.wishes.post(w, func() error {
+	return place.wishes.post(w, func(waiting int) error {
+		if cost == 0 {
+			return nil
+		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		return r.members[index].budget.spend(time.Now(), cost)
+		now := time.Now()
+		m := &r.members[index]
+		if err := m.status.affords(now, waiting); err != nil {
+			return err
+		}
+		return m.rate.spend(now, cost)
 	})
+}
+
+// affords says whether the battery's budget allows a command more, with some waiting.
+func (s status) affords(now time.Time, waiting int) error {
+	usage := s.usage
+	usage.Days = slices.Clone(usage.Days)
+	usage.Note(now, battery.Day{Reads: uint64(waiting), Commands: uint64(waiting)})
+	if ok, next := s.budget.Command(usage, now); !ok {
+		return &rateError{after: next.Sub(now), next: next, perDay: s.budget.PerDay}
+	}
+	return nil
 }

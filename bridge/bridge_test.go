@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"kmp2mqtt/kmp"
+	"kmp2mqtt/kmp/diagnosis"
 	"kmp2mqtt/kmp/sim"
 )
 
@@ -86,13 +87,21 @@ func (m *testMeter) change(f func(*testMeter)) {
 	f(m)
 }
 
-// reads are the times at which registers were asked for.
+// reads are the times at which registers were read: not those of a census, which never
+// asks for what a reading has found.
 func (m *testMeter) reads() []time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var times []time.Time
+	var first uint16
 	for _, v := range m.visits {
-		if v.command == kmp.CmdGetRegister {
+		if v.command != kmp.CmdGetRegister {
+			continue
+		}
+		if first == 0 {
+			first = v.ids[0]
+		}
+		if v.ids[0] == first {
 			times = append(times, v.at)
 		}
 	}
@@ -275,6 +284,11 @@ func newLab(t *testing.T, meters map[string]*testMeter, environ ...string) *lab 
 	if err != nil {
 		t.Fatal(err)
 	}
+	for i := range c.Meters {
+		if c.Meters[i].Budget == DefaultBudget && !slices.Contains(environ, batteries) {
+			c.Meters[i].Budget = 0 // most tests are about something else
+		}
+	}
 	l.cfg = c
 	l.cfg.MQTT.Dial = l.broker.dial
 	l.broker.subscribeFunc("#", func(topic, payload string, _ bool) {
@@ -284,6 +298,12 @@ func newLab(t *testing.T, meters map[string]*testMeter, environ ...string) *lab 
 	})
 	return l
 }
+
+// censusOver is when no census is going on any more, and nothing else since half past.
+const censusOver = 20 * time.Minute
+
+// batteries among the settings of a lab leaves the default budget to its meters.
+const batteries = "TEST_BATTERIES=true"
 
 func (l *lab) start() {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -400,12 +420,15 @@ func TestBridgeFirstReading(t *testing.T) {
 		l.pass(5 * time.Second)
 
 		l.want("kmp2mqtt/house", `{"time":"2000-01-01T00:00:00Z","energy_gj":227.445,"volume_m3":2131.93,"flow_l_h":128,"power_kw":6.4,`+
-			`"supply_temperature_c":69.10,"info_code":0,"operating_hours_h":7039,"max_flow_year_l_h":320,"max_flow_year_date":"2026-01-14"}`)
+			`"supply_temperature_c":69.10,"info_code":0,"operating_hours_h":7039,"max_flow_year_l_h":320,"max_flow_year_date":"2026-01-14","info":[]}`)
 		l.want("kmp2mqtt/house/availability", "online")
 		l.want("kmp2mqtt/bridge/state", "online")
-		diagnostics := regexp.MustCompile(`"read_duration_s":0\.[0-9]{2,3},`).ReplaceAllString(l.retained("kmp2mqtt/house/diagnostics"), `"read_duration_s":0.5,`)
+		diagnostics := regexp.MustCompile(`"(read_duration_s|awake_today_s|awake_s)":[0-9.]+`).ReplaceAllString(l.retained("kmp2mqtt/house/diagnostics"), `"$1":0.5`)
 		if want := `{"serial":"80123456","model":"MULTICAL 403","software_revision":"F1","line":"/dev/a",` +
-			`"interval_s":1800,"last_reading":"2000-01-01T00:00:00Z","last_error":null,"reads_ok":1,"reads_failed":0,"read_duration_s":0.5,"echo":false}`; diagnostics != want {
+			`"interval_s":1800,"last_reading":"2000-01-01T00:00:00Z","last_error":null,"reads_ok":1,"reads_failed":0,"read_duration_s":0.5,"echo":false,` +
+			`"link_quality":100,"budget":null,"reads_today":1,"commands_today":0,"frames_today":4,"bytes_today":166,"awake_today_s":0.5,"unknown":{},` +
+			`"usage":{"days":[{"date":"2000-01-01","reads":1,"commands":0,"frames":4,"bytes":166,"awake_s":0.5}],` +
+			`"total":{"date":"2000-01-01","reads":1,"commands":0,"frames":4,"bytes":166,"awake_s":0.5}}}`; diagnostics != want {
 			t.Errorf("%s\nwant\n%s", diagnostics, want)
 		}
 		if diff := cmp.Diff([]string{"meter_online house"}, l.events()); diff != "" {
@@ -466,7 +489,11 @@ func TestExampleMessages(t *testing.T) {
 			if want[0] != '{' || topic == "kmp2mqtt/bridge/info" || strings.HasPrefix(topic, "homeassistant/") {
 				continue
 			}
-			if diff := cmp.Diff(members(t, want), members(t, []byte(got))); diff != "" {
+			now, promised := members(t, []byte(got)), members(t, want)
+			if len(now) < len(promised) {
+				t.Fatalf("%s: %v lacks some of %v", topic, now, promised)
+			}
+			if diff := cmp.Diff(promised, now[:len(promised)]); diff != "" { // what came later stands behind
 				t.Errorf("%s: %s", topic, diff)
 			}
 		}
@@ -530,7 +557,7 @@ func TestBridgeDay(t *testing.T) {
 			t.Errorf("an outage is logged more than once:\n%s", strings.Join(lines, ""))
 		}
 		// A meter that never answers is asked ever less: it costs what it must.
-		if n := len(meters["/dev/b"].visits); n > 2*24*60/2 {
+		if n := len(meters["/dev/b"].visits); n > 2*2*24*60 {
 			t.Errorf("a silent meter got %d requests in a day", n)
 		}
 
@@ -666,7 +693,7 @@ func TestBridgeLineLost(t *testing.T) {
 			t.Error("not read at once when the line is back")
 		}
 		l.want("kmp2mqtt/house/availability", "online")
-		if diff := cmp.Diff([]string{"meter_online house", "meter_offline house", "meter_online house"}, l.events()); diff != "" {
+		if diff := cmp.Diff([]string{"meter_online house", "diagnosis house", "meter_offline house", "diagnosis house", "meter_online house"}, l.events()); diff != "" {
 			t.Error(diff)
 		}
 		if got := l.logs.lines("cannot open the line", "line is open again"); len(got) != 2 {
@@ -718,7 +745,7 @@ func TestBridgeMeterAwayAndBack(t *testing.T) {
 			t.Errorf("%+v", d)
 		}
 		m.change(func(m *testMeter) { m.corrupt = false })
-		l.pass(retryGone)
+		l.pass(retrySlow)
 		l.want("kmp2mqtt/house/availability", "online")
 		if d := l.diagnostics("house"); d.LastError != nil {
 			t.Errorf("last_error is still %q", *d.LastError)
@@ -769,11 +796,17 @@ func TestBridgeRegisters(t *testing.T) {
 		l.want("kmp2mqtt/house/clock", "07:08:09")
 		l.want("kmp2mqtt/house/max_flow_year_date", "")
 
-		// Not asked any more, until the line is opened again.
-		l.pass(5 * time.Minute)
-		last := m.visits[len(m.visits)-1]
-		if slices.Contains(last.ids, 68) || !slices.Contains(last.ids, 60) {
-			t.Errorf("asked for %v", last.ids)
+		// Not asked any more.
+		l.pass(censusOver)
+		before := len(m.visits)
+		l.pass(time.Minute)
+		for _, v := range m.visits[before:] {
+			if slices.Contains(v.ids, 68) {
+				t.Errorf("asked for %v", v.ids)
+			}
+		}
+		if len(m.visits) == before {
+			t.Error("not read any more")
 		}
 
 		// What was there once stays, as null.
@@ -794,7 +827,7 @@ func TestBridgeRegisters(t *testing.T) {
 		if config := l.retained("homeassistant/device/kmp_80123456/config"); strings.Contains(config, "energy_gj") || !strings.Contains(config, "energy_mwh") {
 			t.Error(config)
 		}
-		if diff := cmp.Diff([]string{"meter_online house", "unit_changed house"}, l.events()); diff != "" {
+		if diff := cmp.Diff([]string{"meter_online house", "census house", "unit_changed house"}, l.events()); diff != "" {
 			t.Error(diff)
 		}
 		if n := len(l.sent("homeassistant/device/kmp_80123456/config")); n != 2 {
@@ -812,7 +845,7 @@ func TestBridgeInfoCode(t *testing.T) {
 		m.set(number(t, 99, kmp.UnitNone, "16"))
 		l.pass(3 * time.Minute)
 		events := l.sent("kmp2mqtt/bridge/event")
-		if len(events) != 2 || !strings.Contains(events[1], `"type":"info_code","meter":"house","data":{"from":0,"register":"info_code","to":16}`) {
+		if len(events) != 2 || !strings.Contains(events[1], `"type":"info_code","meter":"house","data":{"began":["code 16 (unknown)"],"ended":[],"from":0,"info":["code 16 (unknown)"],"register":"info_code","to":16}`) {
 			t.Errorf("%s", events)
 		}
 	})
@@ -826,8 +859,8 @@ func TestBridgeMeterExchanged(t *testing.T) {
 	}{
 		// With room in the request the serial number rides along.
 		{"seen by its serial number", number(t, 1001, kmp.UnitNumber, "99"), "REGISTERS=60,1004"},
-		// Without, a counter that runs backwards makes suspicious.
-		{"seen by its counters", number(t, 1004, kmp.UnitHour, "3"), "REGISTERS=60,68,74,80,86,99,1004,124"},
+		// Without the register, the number is asked for.
+		{"asked for its serial number", number(t, 1004, kmp.UnitHour, "3"), "REGISTERS=60,68,74,80,86,99,1004,124"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -840,16 +873,22 @@ func TestBridgeMeterExchanged(t *testing.T) {
 					t.Fatal("not announced")
 				}
 				m.change(func(m *testMeter) { m.serial = 99 })
+				if tt.change.ID != serialRegister {
+					m.change(func(m *testMeter) { delete(m.registers, serialRegister) })
+				}
 				m.set(tt.change, number(t, 60, kmp.UnitGJ, "0.001"))
 				l.pass(time.Minute)
-				l.want("homeassistant/device/kmp_80123456/config", "")
+				if config := l.retained("homeassistant/device/kmp_80123456/config"); !strings.Contains(config, `"kmp2mqtt/80123456/availability"`) || strings.Contains(config, `"kmp2mqtt/house`) {
+					t.Errorf("the former meter is %s", config)
+				}
+				l.want("kmp2mqtt/80123456/availability", "offline")
 				if l.retained("homeassistant/device/kmp_99/config") == "" {
 					t.Error("the new meter is not announced")
 				}
 				if d := l.diagnostics("house"); d.Serial == nil || *d.Serial != "99" {
 					t.Errorf("%+v", d)
 				}
-				if events := l.sent("kmp2mqtt/bridge/event"); len(events) != 2 || !strings.Contains(events[1], `"data":{"from":"80123456","to":"99"}`) {
+				if events := l.sent("kmp2mqtt/bridge/event"); len(events) != 2 || !strings.Contains(events[1], `"data":{"continued":false,"from":"80123456","to":"99"}`) {
 					t.Errorf("%s", events)
 				}
 				l.pass(5 * time.Minute)
@@ -1054,15 +1093,23 @@ func TestBridgeSpread(t *testing.T) {
 	})
 }
 
-// TestBridgeConfirms asks once a day who is there, even if nothing gives a reason.
+// TestBridgeConfirms asks with every reading who is there: the meter could have been
+// exchanged since the last one. Where there is a register for it, nothing more is asked.
 func TestBridgeConfirms(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		meters, m := one(t)
 		l := newLab(t, meters, "METERS=house=/dev/a", "READ_INTERVAL=1h", "REGISTERS=60,68,74,80,86,99,1004,124")
 		l.start()
-		l.pass(52 * time.Hour)
-		if n := m.count(kmp.CmdGetSerialNo); n != 3 {
-			t.Errorf("the serial number was asked %d times in two days and a bit", n)
+		l.pass(10*time.Hour + time.Minute)
+		if n := m.count(kmp.CmdGetSerialNo); n < 10 || n > 12 {
+			t.Errorf("the serial number was asked %d times in ten hours", n)
+		}
+		m.set(number(t, serialRegister, kmp.UnitNumber, "80123456"))
+		l.command("kmp2mqtt/bridge/request/census", "house", "kmp2mqtt/bridge/response/census", time.Minute)
+		before := m.count(kmp.CmdGetSerialNo)
+		l.pass(10 * time.Hour)
+		if n := m.count(kmp.CmdGetSerialNo) - before; n != 0 {
+			t.Errorf("the serial number was asked %d times, though its register is there", n)
 		}
 	})
 }
@@ -1079,7 +1126,8 @@ func TestBridgeModelByType(t *testing.T) {
 		for _, v := range m.visits {
 			asked = append(asked, v.ids...)
 		}
-		if diff := cmp.Diff(UsualRegisters("601"), asked); diff != "" {
+		want := UsualRegisters("601")
+		if diff := cmp.Diff(want, asked[:len(want)]); diff != "" {
 			t.Error(diff)
 		}
 		if d := l.retained("kmp2mqtt/house/diagnostics"); !strings.Contains(d, `"model":"MULTICAL 601"`) {
@@ -1194,7 +1242,7 @@ func TestBridgeBirth(t *testing.T) {
 		meters, m := one(t)
 		l := newLab(t, meters, "METERS=house=/dev/a", "REGISTERS=60")
 		l.start()
-		l.pass(time.Minute)
+		l.pass(censusOver)
 		topics := []string{"homeassistant/device/kmp_80123456/config", "homeassistant/device/kmp2mqtt_bridge/config", "kmp2mqtt/house", "kmp2mqtt/house/diagnostics", "kmp2mqtt/house/availability", "kmp2mqtt/bridge/info"}
 		count := func() []int {
 			var n []int
@@ -1267,7 +1315,7 @@ func TestBridgeForgetfulBroker(t *testing.T) {
 		meters, m := one(t)
 		l := newLab(t, meters, "METERS=house=/dev/a", usual)
 		l.start()
-		l.pass(time.Minute)
+		l.pass(censusOver)
 		want := l.broker.retained()
 		delete(want, "kmp2mqtt/bridge/health")
 		reads := len(m.visits)
@@ -1288,7 +1336,7 @@ func TestBridgeForgetfulBroker(t *testing.T) {
 
 func TestBudget(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	b := budget{tokens: burst}
+	b := bucket{tokens: burst}
 	for i := range burst {
 		if err := b.spend(now, 1); err != nil {
 			t.Fatalf("request %d: %v", i, err)
@@ -1328,13 +1376,11 @@ func TestSchedule(t *testing.T) {
 
 func TestBackOff(t *testing.T) {
 	for failures := 1; failures < 200; failures++ {
-		d := retryDelay(failures)
-		most := retrySlow
-		if failures > manyFailures {
-			most = retryGone
-		}
-		if d < retryFirst/2 || d > most {
+		if d := retryDelay(failures, diagnosis.Asleep); d < retryFirst/2 || d > retrySlow {
 			t.Errorf("after %d failures: %v", failures, d)
+		}
+		if d := retryDelay(failures, diagnosis.Throttled); d < retryShut/2 || d > retryShut {
+			t.Errorf("a port that shut is tried again after %v", d)
 		}
 	}
 	if d := backOff(1, lineFirst, lineSlow); d > lineFirst {

@@ -34,29 +34,38 @@ const (
 	maxTold = 1000
 )
 
-// budget is a token bucket: what commands may still ask of a meter.
-type budget struct {
+// bucket of tokens: how many requests commands may still cause, for a rate.
+type bucket struct {
 	tokens float64
 	filled time.Time
 }
 
 // spend takes cost tokens; if there are not as many, the error says when there will be.
-func (b *budget) spend(now time.Time, cost int) error {
+func (b *bucket) spend(now time.Time, cost int) error {
 	if !b.filled.IsZero() {
 		b.tokens = min(burst, b.tokens+float64(now.Sub(b.filled))/float64(refill))
 	}
 	b.filled = now
 	if missing := float64(cost) - b.tokens; missing > 0 {
-		return &rateError{time.Duration(math.Ceil(missing*refill.Seconds())) * time.Second}
+		after := time.Duration(math.Ceil(missing*refill.Seconds())) * time.Second
+		return &rateError{after: after, next: now.Add(after)}
 	}
 	b.tokens -= float64(cost)
 	return nil
 }
 
 // rateError says that a meter was asked too often.
-type rateError struct{ after time.Duration }
+type rateError struct {
+	after  time.Duration
+	next   time.Time // when the next command is allowed
+	perDay int       // the battery's budget, where that is why; else 0
+}
 
 func (e *rateError) Error() string {
+	if e.perDay > 0 {
+		return fmt.Sprintf("bridge: commands have used their share of the battery's budget of %d readings a day; the next one is allowed at %s",
+			e.perDay, timeText(e.next))
+	}
 	return fmt.Sprintf("bridge: too many requests to this meter, its battery would suffer; try again in %s", short(e.after))
 }
 
@@ -177,7 +186,7 @@ func (c *commands) respond(topic string, transaction, data json.RawMessage, err 
 		a.Status, a.Error = "error", strings.TrimPrefix(err.Error(), "bridge: ")
 		c.log.Debug("command refused or failed", "answer", topic, "error", err)
 		if rate := new(rateError); errors.As(err, &rate) {
-			a.Data = encodeJSON(retryAfter{rate.after.Seconds()})
+			a.Data = encodeJSON(rate.retry())
 		}
 	}
 	if a.Data == nil {
@@ -189,6 +198,11 @@ func (c *commands) respond(topic string, transaction, data json.RawMessage, err 
 // retryAfter tells a caller when to come back.
 type retryAfter struct {
 	Seconds float64 `json:"retry_after_s"`
+	At      string  `json:"retry_at"`
+}
+
+func (e *rateError) retry() retryAfter {
+	return retryAfter{math.Ceil(e.after.Seconds()), timeText(e.next)}
 }
 
 // object is a command's JSON, one level deep.
@@ -321,7 +335,11 @@ func (c *commands) read(meter string, o object, done func(outcome)) error {
 		return err
 	}
 	cost := max(1, (len(ids)+kmp.MaxRegisters-1)/kmp.MaxRegisters)
-	return c.roster.wish(index, cost, wish{registers: ids, done: done})
+	kind := readUsual
+	if len(ids) > 0 {
+		kind = readChosen
+	}
+	return c.roster.wish(index, cost, wish{task: kind, registers: ids, done: done})
 }
 
 func (c *commands) find(meter string) (int, error) {
@@ -363,17 +381,19 @@ func (c *commands) setInterval(meter string, o object, done func(outcome)) error
 	if err != nil {
 		return fmt.Errorf("bridge: interval: %w", err)
 	}
-	return c.roster.wish(index, 0, wish{interval: interval, done: done})
+	return c.roster.wish(index, 0, wish{task: setInterval, interval: interval, done: done})
 }
 
 // request does what somebody wants of the bridge: <base>/bridge/request/<verb>.
 func (c *commands) request(verb string, payload []byte) {
 	reply := c.reply("bridge/request/" + verb)
-	members := map[string][]string{"read": {"meter", "registers"}, "discovery": {}, "log_level": {"level"}}
+	members := map[string][]string{
+		"read": {"meter", "registers"}, "census": {"meter"}, "accept": {"meter", "register"}, "discovery": {}, "log_level": {"level"},
+	}
 	allowed, known := members[verb]
 	if !known {
 		_, transaction, _ := decodeRequest(payload, "")
-		c.respond(reply, transaction, nil, fmt.Errorf("bridge: unknown request %q; there are read, discovery and log_level", clip(verb)))
+		c.respond(reply, transaction, nil, fmt.Errorf("bridge: unknown request %q; there are read, census, accept, discovery and log_level", clip(verb)))
 		return
 	}
 	bare := ""
@@ -388,6 +408,10 @@ func (c *commands) request(verb string, payload []byte) {
 	switch verb {
 	case "read":
 		err = c.requestRead(reply, transaction, o)
+	case "census":
+		err = c.requestCensus(reply, transaction, o)
+	case "accept":
+		err = c.requestAccept(reply, transaction, o)
 	case "discovery":
 		c.bridge.announce()
 		c.respond(reply, transaction, nil, nil)
@@ -441,6 +465,46 @@ func (c *commands) requestRead(reply string, transaction json.RawMessage, o obje
 	return nil
 }
 
+// one is the meter that a request is for: the one it names, or the only one.
+func (c *commands) one(o object) (int, error) {
+	meter, named, err := o.text("meter")
+	if err != nil {
+		return 0, err
+	}
+	if names := c.roster.names(); !named && len(names) == 1 {
+		meter = names[0]
+	} else if !named {
+		return 0, fmt.Errorf("bridge: which meter? Known: %s", strings.Join(names[:min(len(names), 20)], ", "))
+	}
+	return c.find(meter)
+}
+
+// requestCensus finds out anew which registers a meter has.
+func (c *commands) requestCensus(reply string, transaction json.RawMessage, o object) error {
+	index, err := c.one(o)
+	if err != nil {
+		return err
+	}
+	return c.roster.wish(index, burst, wish{task: takeCensus, done: func(r outcome) { c.respond(reply, transaction, r.values, r.err) }})
+}
+
+// requestAccept lets held values through: those of one register, or all.
+func (c *commands) requestAccept(reply string, transaction json.RawMessage, o object) error {
+	index, err := c.one(o)
+	if err != nil {
+		return err
+	}
+	key, one, err := o.text("register")
+	if err != nil {
+		return err
+	}
+	var keys []string
+	if one {
+		keys = []string{key}
+	}
+	return c.roster.wish(index, 1, wish{task: acceptHeld, keys: keys, done: func(r outcome) { c.respond(reply, transaction, r.values, r.err) }})
+}
+
 // gathering collects the readings of several meters.
 type gathering struct {
 	mu      sync.Mutex
@@ -457,7 +521,7 @@ func (g *gathering) add(name string, r outcome) {
 	if r.err != nil {
 		g.failed = append(g.failed, name+": "+strings.TrimPrefix(r.err.Error(), "bridge: "))
 		if rate := new(rateError); errors.As(r.err, &rate) {
-			g.data[name] = encodeJSON(retryAfter{rate.after.Seconds()})
+			g.data[name] = encodeJSON(rate.retry())
 		}
 	} else {
 		g.data[name] = r.values

@@ -93,12 +93,12 @@ func TestCommandGet(t *testing.T) {
 			{strings.Repeat("x", 100<<10), "102400 bytes, the most is"},
 			{strings.Repeat("x", 1<<20), "1048576 bytes, the most is"},
 		} {
-			reads := len(m.visits)
+			reads := len(m.reads())
 			r := decodeReply(t, get(tt.payload))
 			if r.Status != "error" || !strings.Contains(r.Error, tt.want) || len(r.Error) > 400 {
 				t.Errorf("%.60s is answered %+v, want an error with %q", tt.payload, r, tt.want)
 			}
-			if len(m.visits) != reads {
+			if len(m.reads()) != reads {
 				t.Errorf("%.60s reached the meter", tt.payload)
 			}
 		}
@@ -336,7 +336,7 @@ func TestCommandLogLevel(t *testing.T) {
 			}
 		}
 		l.command("kmp2mqtt/house/get", "", "kmp2mqtt/house/response", time.Second)
-		if got := l.logs.lines(`bytes="80 3F 10 `); len(got) != 1 {
+		if got := l.logs.lines(`bytes="80 3F 10 02 `); len(got) != 1 {
 			t.Errorf("the request is not in the log in hex: %s", l.logs.lines("msg=frame"))
 		}
 	})
@@ -379,7 +379,7 @@ func TestCommandRead(t *testing.T) {
 		}
 		for verb, at := range map[string]string{"restart": "restart", "": "unknown", "ü": "unknown", "a/b": "unknown"} {
 			got := l.command("kmp2mqtt/bridge/request/"+verb, `{"transaction":5}`, "kmp2mqtt/bridge/response/"+at, time.Second)
-			if len(got) != 1 || !strings.Contains(got[0], "unknown request") || !strings.Contains(got[0], "read, discovery and log_level") {
+			if len(got) != 1 || !strings.Contains(got[0], "unknown request") || !strings.Contains(got[0], "read, census, accept, discovery and log_level") {
 				t.Errorf("%q: %s", verb, got)
 			}
 		}
@@ -410,7 +410,7 @@ func TestBirthRetained(t *testing.T) {
 		t.Fatal(errs)
 	}
 	published := 0
-	b := newBridge(c, Deps{Level: new(slog.LevelVar), Log: slog.New(slog.DiscardHandler), Tap: func(Message) { published++ }})
+	b := newBridge(c, Deps{Level: new(slog.LevelVar), Log: slog.New(slog.DiscardHandler), Tap: func(Message) { published++ }}, nil)
 	commands := newCommands(b)
 	commands.message("homeassistant/status", []byte("online"), true)
 	if published != 0 {
@@ -454,7 +454,7 @@ func FuzzCommand(f *testing.F) {
 			{"bridge/request/log_level", "bridge/response/log_level"},
 			{"bridge/request/discovery", "bridge/response/discovery"},
 		}
-		b := newBridge(c, Deps{Level: new(slog.LevelVar), Log: slog.New(slog.DiscardHandler)})
+		b := newBridge(c, Deps{Level: new(slog.LevelVar), Log: slog.New(slog.DiscardHandler)}, nil)
 		var answers []string
 		commands := newCommands(b)
 		commands.put = func(msgs ...Message) {

@@ -76,7 +76,7 @@ func TestParseConfigDefaults(t *testing.T) {
 	want := Config{
 		Meters: []MeterConfig{{
 			Name: "house", Line: "/dev/ttyUSB0", ByteTime: time.Millisecond,
-			Address: kmp.HeatMeter, Interval: 30 * time.Minute,
+			Address: kmp.HeatMeter, Interval: 30 * time.Minute, Budget: DefaultBudget,
 		}},
 		MQTT:   MQTTConfig{ClientID: c.MQTT.ClientID, Topic: "kmp2mqtt", HAPrefix: "homeassistant"},
 		Listen: "127.0.0.1:1883", Discovery: true, LogLevel: slog.LevelInfo, LogFormat: "text",
@@ -93,24 +93,27 @@ func TestParseConfigAll(t *testing.T) {
 	certificate, key := testCertificate(t)
 	files := map[string]string{"/pw": "s3cret\r\n", "/ca": certificate, "/cert": certificate, "/key": key}
 	c, errs := parse(t, files,
-		"METERS=house=/dev/ttyUSB0?interval=10m&registers=60,0x44,power&baud=2400&label=Heat%20meter\n"+
-			"flat=tcp://u:pw@h:2001?address=0x7F&timeout=500ms&model=603&nodelay=1 tcp://h:2002 sim://403",
+		"METERS=house=/dev/ttyUSB0?interval=10m&registers=60,0x44,power&baud=2400&label=Heat%20meter&budget=24\n"+
+			"flat=tcp://u:pw@h:2001?address=0x7F&timeout=500ms&model=603&continue=true&nodelay=1 tcp://h:2002 sim://403",
 		"READ_INTERVAL=1h", "REGISTERS=energy, 80", "MQTT_URL=mqtts://u:p@a mqtt://b:1884 wss://c/mqtt",
 		"MQTT_USERNAME=me", "MQTT_PASSWORD_FILE=/pw", "MQTT_CLIENT_ID=x", "MQTT_TOPIC=heat/house", "MQTT_CA_FILE=/ca",
 		"MQTT_CERT_FILE=/cert", "MQTT_KEY_FILE=/key", "MQTT_VALUES=yes", "HA_DISCOVERY=off", "HA_PREFIX=ha",
-		"LOG_LEVEL=DEBUG", "LOG_FORMAT=json")
+		"LOG_LEVEL=DEBUG", "LOG_FORMAT=json", "DATA_DIR=/data")
 	if errs != nil {
 		t.Fatal(errs)
 	}
 	heat := kmp.HeatMeter
 	want := []MeterConfig{
-		{Name: "house", Line: "/dev/ttyUSB0?baud=2400", Address: heat, Interval: 10 * time.Minute, Registers: []uint16{60, 68, 80}, Label: "Heat meter"},
-		{Name: "flat", Line: "tcp://u:pw@h:2001?nodelay=1", Address: 0x7F, Interval: time.Hour, Timeout: 500 * time.Millisecond, Registers: []uint16{60, 80}, Model: "603"},
+		{Name: "house", Line: "/dev/ttyUSB0?baud=2400", Address: heat, Interval: 10 * time.Minute, Registers: []uint16{60, 68, 80}, Label: "Heat meter", Budget: 24},
+		{Name: "flat", Line: "tcp://u:pw@h:2001?nodelay=1", Address: 0x7F, Interval: time.Hour, Timeout: 500 * time.Millisecond, Registers: []uint16{60, 80}, Model: "603", Continue: true},
 		{Line: "tcp://h:2002", Address: heat, Interval: time.Hour, Registers: []uint16{60, 80}},
 		{Line: "sim://403", Address: heat, Interval: time.Hour, Registers: []uint16{60, 80}, Model: "403"},
 	}
 	for i := range want {
-		want[i].ByteTime = time.Millisecond
+		want[i].ByteTime, want[i].Chosen = time.Millisecond, true
+		if want[i].Budget == 0 && !strings.HasPrefix(want[i].Line, "sim://") {
+			want[i].Budget = DefaultBudget
+		}
 	}
 	if diff := cmp.Diff(want, c.Meters); diff != "" {
 		t.Error(diff)
@@ -122,7 +125,7 @@ func TestParseConfigAll(t *testing.T) {
 	if diff := cmp.Diff([]string{"mqtts://u:p@a:8883", "mqtt://b:1884", "wss://c:443/mqtt"}, urls); diff != "" {
 		t.Error(diff)
 	}
-	if c.MQTT.Username != "me" || c.MQTT.Password != "s3cret" || !c.Values || c.Discovery || c.LogLevel != slog.LevelDebug || c.LogFormat != "json" {
+	if c.MQTT.Username != "me" || c.MQTT.Password != "s3cret" || !c.Values || c.Discovery || c.LogLevel != slog.LevelDebug || c.LogFormat != "json" || c.DataDir != "/data" {
 		t.Errorf("%+v", c)
 	}
 	shown := c.Redacted()

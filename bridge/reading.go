@@ -2,16 +2,21 @@ package bridge
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"log/slog"
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
+	"kmp2mqtt/bridge/battery"
+	"kmp2mqtt/bridge/numbers"
 	"kmp2mqtt/discovery"
 	"kmp2mqtt/kmp"
 	"kmp2mqtt/kmp/catalog"
+	"kmp2mqtt/kmp/diagnosis"
 )
 
 // Meter says which meter a reading comes from.
@@ -19,17 +24,10 @@ type Meter struct {
 	Name     string // level of its topics; empty while it is unknown
 	Label    string // name for people; empty: made from Name
 	Serial   string // decimal, as on the meter's label; empty while it is unknown
+	Identity string // the serial number that Home Assistant knows it by: Serial, or that of a former meter in its place
 	Model    string // title such as "MULTICAL 403"; empty: unknown
 	Revision string // software revision such as "F1"; empty: unknown
 	Line     string // without secrets
-}
-
-// Value is one register as it is published.
-type Value struct {
-	Register catalog.Register
-	Unit     kmp.Unit  // as the meter sent it
-	Key      string    // in the state
-	Value    kmp.Value // nil: not known, null in the state
 }
 
 // Reading is what one visit to a meter brought.
@@ -37,24 +35,11 @@ type Reading struct {
 	Meter    Meter
 	Time     time.Time     // when it ended
 	Duration time.Duration // on the line
-	Values   []Value
-}
+	Values   []numbers.Value
+	Info     []string // what the meter reports, in words; nil: not known
+	HasInfo  bool     // the state has a list of infos
 
-// newValue decodes a register. With an error the value is not known; its key stays.
-func newValue(r kmp.Register) (Value, error) {
-	register := catalog.Lookup(r.ID)
-	v := Value{Register: register, Unit: r.Unit, Key: catalog.Key(register.Name, r.Unit)}
-	var err error
-	v.Value, err = catalog.Value(r)
-	return v, err
-}
-
-// decimals is the number of digits behind the point.
-func (v Value) decimals() int {
-	if d, ok := v.Value.(kmp.Decimal); ok {
-		return max(0, -d.Exponent())
-	}
-	return 0
+	asked []uint16 // registers
 }
 
 // announced is one key of a meter's state. Once there, it stays.
@@ -75,7 +60,7 @@ type unitChange struct {
 // announce adds the keys of a reading to those known before, in the order of asked; the
 // argument stays as it was. It reports whether anything is new that a consumer must be
 // told, and which registers changed their unit.
-func announce(before []announced, values []Value, asked []uint16) (after []announced, news bool, changes []unitChange) {
+func announce(before []announced, values []numbers.Value, asked []uint16) (after []announced, news bool, changes []unitChange) {
 	after = slices.Clone(before)
 	for _, v := range values {
 		known := false
@@ -87,19 +72,19 @@ func announce(before []announced, values []Value, asked []uint16) (after []annou
 				if a.former {
 					a.former, news = false, true
 				}
-				if d := v.decimals(); d > a.decimals {
+				if d := v.Decimals(); d > a.decimals {
 					a.decimals, news = d, true
 				}
-			case a.register.ID == v.Register.ID && !a.former:
+			case a.register.Name == v.Register.Name && !a.former:
 				a.former = true // news, since the new key is
 				changes = append(changes, unitChange{a.register, a.key, v.Key})
 			}
 		}
 		if !known {
-			after, news = append(after, announced{v.Register, v.Unit, v.Key, v.decimals(), false}), true
+			after, news = append(after, announced{v.Register, v.Unit, v.Key, v.Decimals(), false}), true
 		}
 	}
-	place := func(a announced) int {
+	place := func(a announced) int { // what is derived stands behind all
 		if i := slices.Index(asked, a.register.ID); i >= 0 {
 			return i
 		}
@@ -133,6 +118,9 @@ func stateJSON(r Reading, keys []announced) []byte {
 			}
 		}
 		b = appendMember(b, a.key, value)
+	}
+	if r.HasInfo {
+		b = append(append(b, `,"info":`...), encodeJSON(r.Info)...)
 	}
 	return append(b, '}')
 }
@@ -219,6 +207,10 @@ func stateMessages(t topics, r Reading, keys []announced, each bool) []Message {
 		}
 		msgs = append(msgs, Message{Topic: t.meter(r.Meter.Name, a.key), Payload: text, Retain: true, Rank: RankState})
 	}
+	if r.HasInfo {
+		text := []byte(strings.Join(r.Info, "; "))
+		msgs = append(msgs, Message{Topic: t.meter(r.Meter.Name, "info"), Payload: text, Retain: true, Rank: RankState})
+	}
 	return msgs
 }
 
@@ -245,37 +237,104 @@ type status struct {
 	checksum    uint64         // frames dropped for their checksum
 	echo        bool           // the head hears itself
 	retained    []Message      // what Home Assistant needs again after its restart
+
+	diagnosis condition
+	quality   int  // of the link, in percent of the last exchanges
+	rated     bool // whether quality says something yet
+	usage     battery.Usage
+	budget    battery.Budget
+	hasInfo   bool              // the state has a list of infos
+	unknown   map[string]string // keys whose value is held or not known, and why
 }
 
-func diagnosticsMessage(t topics, s status) Message {
+// condition is what is wrong, or that nothing is.
+type condition struct {
+	code     diagnosis.Code // empty: nothing is known yet
+	since    time.Time
+	evidence diagnosis.Evidence // of the newest visit
+}
+
+func diagnosisMessage(t topics, s status) Message {
+	class := diagnosis.Lookup(cmp.Or(s.diagnosis.code, diagnosis.NotRead))
 	payload := encodeJSON(struct {
-		Serial      *string `json:"serial"`
-		Model       *string `json:"model"`
-		Revision    *string `json:"software_revision"`
-		Line        string  `json:"line"`
-		Interval    float64 `json:"interval_s"`
-		LastReading *string `json:"last_reading"`
-		LastError   *string `json:"last_error"`
-		ReadsOK     uint64  `json:"reads_ok"`
-		ReadsFailed uint64  `json:"reads_failed"`
-		Duration    float64 `json:"read_duration_s"`
-		Echo        bool    `json:"echo"`
+		Code     diagnosis.Code     `json:"code"`
+		Text     string             `json:"text"`
+		NextStep string             `json:"next_step"`
+		Since    *string            `json:"since"`
+		Evidence diagnosis.Evidence `json:"evidence"`
+	}{class.Code, s.diagnosis.evidence.Text(class.Code), class.NextStep, optionalTime(s.diagnosis.since), s.diagnosis.evidence})
+	return Message{Topic: t.meter(s.meter.Name, "diagnosis"), Payload: payload, Retain: true, Rank: RankState}
+}
+
+func diagnosticsMessage(t topics, s status, now time.Time) Message {
+	type usage struct {
+		Days  []battery.Day `json:"days"`
+		Total battery.Day   `json:"total"`
+	}
+	day := s.usage.Today(now)
+	unknown := s.unknown
+	if unknown == nil {
+		unknown = map[string]string{}
+	}
+	payload := encodeJSON(struct {
+		Serial      *string           `json:"serial"`
+		Model       *string           `json:"model"`
+		Revision    *string           `json:"software_revision"`
+		Line        string            `json:"line"`
+		Interval    float64           `json:"interval_s"`
+		LastReading *string           `json:"last_reading"`
+		LastError   *string           `json:"last_error"`
+		ReadsOK     uint64            `json:"reads_ok"`
+		ReadsFailed uint64            `json:"reads_failed"`
+		Duration    float64           `json:"read_duration_s"`
+		Echo        bool              `json:"echo"`
+		Quality     *int              `json:"link_quality"`
+		Budget      *int              `json:"budget"`
+		Reads       uint64            `json:"reads_today"`
+		Commands    uint64            `json:"commands_today"`
+		Frames      uint64            `json:"frames_today"`
+		Bytes       uint64            `json:"bytes_today"`
+		Awake       float64           `json:"awake_today_s"`
+		Unknown     map[string]string `json:"unknown"`
+		Usage       usage             `json:"usage"`
 	}{
 		optional(s.meter.Serial), optional(s.meter.Model), optional(s.meter.Revision), s.meter.Line,
 		seconds(s.interval), optionalTime(s.lastReading), optional(s.lastError), s.ok, s.failed, seconds(s.duration), s.echo,
+		s.linkQuality(), s.perDay(), day.Reads, day.Commands, day.Frames, day.Bytes, day.Awake, unknown, usage{s.usage.Days, s.usage.Total},
 	})
 	return Message{Topic: t.meter(s.meter.Name, "diagnostics"), Payload: payload, Retain: true, Rank: RankState}
 }
 
+// linkQuality is null in JSON before anything was exchanged.
+func (s status) linkQuality() *int {
+	if !s.rated {
+		return nil
+	}
+	return &s.quality
+}
+
+// perDay is null in JSON without a limit.
+func (s status) perDay() *int {
+	if s.budget.PerDay == 0 {
+		return nil
+	}
+	return &s.budget.PerDay
+}
+
 // meterDiscovery is the message by which Home Assistant learns of a meter; shortest is the
 // least interval that may be set for it.
-func meterDiscovery(t topics, m Meter, keys []announced, version string, shortest time.Duration) (Message, error) {
+func meterDiscovery(t topics, m Meter, keys []announced, family catalog.Family, hasInfo bool, version string, shortest time.Duration) (Message, error) {
 	name := m.Label
 	if name == "" {
 		name = m.Name
 	}
+	var diagnoses []string
+	for _, class := range diagnosis.Classes() {
+		diagnoses = append(diagnoses, string(class.Code))
+	}
 	payload, err := discovery.Meter(discovery.Device{
-		Serial: m.Serial, Name: name, Model: m.Model, Revision: m.Revision, Version: version,
+		Serial: m.Identity, Name: name, Model: m.Model, Revision: m.Revision, Version: version, Family: family,
+		DiagnosisTopic: t.meter(m.Name, "diagnosis"), Diagnoses: diagnoses, HasInfo: hasInfo,
 		StateTopic:        t.state(m.Name),
 		DiagnosticsTopic:  t.meter(m.Name, "diagnostics"),
 		AvailabilityTopic: t.meter(m.Name, "availability"),
@@ -284,7 +343,7 @@ func meterDiscovery(t topics, m Meter, keys []announced, version string, shortes
 		SetTopic:          t.meter(m.Name, "set"),
 		ShortestInterval:  shortest,
 	}, measurements(keys))
-	return Message{Topic: t.meterDiscovery(m.Serial), Payload: payload, Retain: true, Rank: RankDiscovery}, err
+	return Message{Topic: t.meterDiscovery(m.Identity), Payload: payload, Retain: true, Rank: RankDiscovery}, err
 }
 
 func (t topics) meterDiscovery(serial string) string {
@@ -349,6 +408,8 @@ func healthMessage(t topics, h health, meters []status) Message {
 		Duration float64        `json:"read_duration_s"`
 		Checksum uint64         `json:"crc_errors"`
 		Echo     bool           `json:"echo"`
+		Code     diagnosis.Code `json:"diagnosis"`
+		Quality  *int           `json:"link_quality"`
 	}
 	list := make(map[string]meter, len(meters))
 	for _, s := range meters {
@@ -360,7 +421,8 @@ func healthMessage(t topics, h health, meters []status) Message {
 		if reasons == nil {
 			reasons = map[string]int{}
 		}
-		list[name] = meter{s.online, s.ok, s.failed, reasons, optionalTime(s.lastReading), seconds(s.duration), s.checksum, s.echo}
+		list[name] = meter{s.online, s.ok, s.failed, reasons, optionalTime(s.lastReading), seconds(s.duration), s.checksum, s.echo,
+			cmp.Or(s.diagnosis.code, diagnosis.NotRead), s.linkQuality()}
 	}
 	report := struct {
 		Time      string           `json:"time"`
@@ -393,23 +455,4 @@ func eventMessage(t topics, at time.Time, kind, meter string, data map[string]an
 		Data  map[string]any `json:"data"`
 	}{timeText(at), kind, optional(meter), data})
 	return Message{Topic: t.bridge("event"), Payload: payload, Rank: RankEvent}
-}
-
-// infoCodes are the registers whose change is an event.
-func infoCodes() []string { return []string{"info_code", "info_bits"} }
-
-// infoCodeChanges compares two readings.
-func infoCodeChanges(before, after []Value) []map[string]any {
-	var changes []map[string]any
-	for _, now := range after {
-		if !slices.Contains(infoCodes(), now.Register.Name) || now.Value == nil {
-			continue
-		}
-		for _, old := range before {
-			if old.Register.ID == now.Register.ID && old.Value != nil && old.Value != now.Value {
-				changes = append(changes, map[string]any{"register": now.Register.Name, "from": old.Value, "to": now.Value})
-			}
-		}
-	}
-	return changes
 }

@@ -9,15 +9,16 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"kmp2mqtt/bridge/numbers"
 	"kmp2mqtt/kmp"
 	"kmp2mqtt/kmp/catalog"
 )
 
-func values(t *testing.T, registers ...kmp.Register) []Value {
+func values(t *testing.T, registers ...kmp.Register) []numbers.Value {
 	t.Helper()
-	var list []Value
+	var list []numbers.Value
 	for _, r := range registers {
-		v, err := newValue(r)
+		v, err := numbers.Decode(r)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -33,7 +34,7 @@ func TestAnnounce(t *testing.T) {
 	var keys []announced
 	for _, tt := range []struct {
 		name    string
-		values  []Value
+		values  []numbers.Value
 		keys    string // key/decimals, (former)
 		news    bool
 		changes int
@@ -136,14 +137,14 @@ func BenchmarkReadingToMessages(b *testing.B) {
 	for b.Loop() {
 		r := Reading{Meter: s.meter, Time: time.Unix(1_800_000_000, 0)}
 		for _, register := range registers {
-			v, err := newValue(register)
+			v, err := numbers.Decode(register)
 			if err != nil {
 				b.Fatal(err)
 			}
 			r.Values = append(r.Values, v)
 		}
 		keys, _, _ = announce(keys, r.Values, nil)
-		if err := box.Put(append(stateMessages(topics, r, keys, false), diagnosticsMessage(topics, s))...); err != nil {
+		if err := box.Put(append(stateMessages(topics, r, keys, false), diagnosticsMessage(topics, s, time.Now()))...); err != nil {
 			b.Fatal(err)
 		}
 	}

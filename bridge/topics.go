@@ -21,16 +21,17 @@ func topicRows() []topicRow {
 	return []topicRow{
 		{"<meter>", true, true, `the state: ~{"time":"2026-11-21T07:45:01Z","energy_gj":227.445,"power_kw":6.4,...}~`},
 		{"<meter>/availability", true, true, `~online~ or ~offline~`},
-		{"<meter>/diagnostics", true, true, `after each reading, good or not: ~serial~, ~model~, ~software_revision~, ~line~, ~interval_s~, ~last_reading~, ~last_error~, ~reads_ok~, ~reads_failed~, ~read_duration_s~, ~echo~`},
+		{"<meter>/diagnostics", true, true, `after each reading, good or not: ~serial~, ~model~, ~software_revision~, ~line~, ~interval_s~, ~last_reading~, ~last_error~, ~reads_ok~, ~reads_failed~, ~read_duration_s~, ~echo~, ~link_quality~ (percent of the last 20 exchanges), ~budget~, ~reads_today~, ~commands_today~, ~frames_today~, ~bytes_today~, ~awake_today_s~, ~unknown~ (why values are null or held), ~usage~ (by day)`},
+		{"<meter>/diagnosis", true, true, `after each reading: why it failed, or that it did not: ~{"code":"asleep","text":"...","next_step":"...","since":"...","evidence":{...}}~`},
 		{"<meter>/get", false, false, `empty: read now. ~{"registers":["energy",80,"0x4A"],"transaction":"x"}~: read those`},
 		{"<meter>/set", false, false, `~{"interval":"10m"}~`},
 		{"<meter>/response", true, false, `the answer to get and set: ~{"status":"ok","data":{...},"transaction":"x"}~ or ~{"status":"error","error":"...","data":{}}~`},
 		{"<meter>/<key>", true, true, `with ~MQTT_VALUES=true~: one value as plain text`},
 		{"bridge/state", true, true, `~online~ or ~offline~; also the last will`},
 		{"bridge/info", true, true, `version, commit, started, log level, meters (name, serial, model, line), settings with secrets redacted`},
-		{"bridge/health", true, true, `every minute: uptime, memory, queue, and per meter reads by reason, last good read, its duration, checksum errors, echo`},
-		{"bridge/event", true, false, `~{"time","type","meter","data"}~: ~meter_online~, ~meter_offline~, ~meter_changed~, ~info_code~, ~unit_changed~`},
-		{"bridge/request/<verb>", false, false, `~read~ (a meter's name, ~{"meter":"house"}~, or empty: all), ~discovery~ (announce again), ~log_level~ (~debug~, ~info~, ~warn~, ~error~)`},
+		{"bridge/health", true, true, `every minute: uptime, memory, queue, and per meter reads by reason, last good read, its duration, checksum errors, echo, diagnosis, link quality`},
+		{"bridge/event", true, false, `~{"time","type","meter","data"}~: ~meter_online~, ~meter_offline~, ~diagnosis~, ~meter_changed~, ~info_code~, ~value_held~, ~value_released~, ~value_unknown~, ~fine_learned~, ~power_mismatch~, ~unit_changed~, ~census~`},
+		{"bridge/request/<verb>", false, false, `~read~ (a meter's name, ~{"meter":"house"}~, or empty: all), ~census~ (which registers does it have?), ~accept~ (~{"meter":"house","register":"energy"}~: let held values through), ~discovery~ (announce again), ~log_level~ (~debug~, ~info~, ~warn~, ~error~)`},
 		{"bridge/response/<verb>", true, false, `the answer, as above`},
 	}
 }

@@ -140,11 +140,15 @@ func (f fusion) same(o fusion) bool {
 
 // observation is one pair of readings in steps of the fine register.
 type observation struct {
-	coarse, step *big.Rat // of the coarse register
 	fine         int64
+	coarse, step *big.Rat // of the coarse register
+	near, far    window   // the totals within one and two coarse steps
 }
 
-// observation of two values; false when one of them is no number that counts.
+// window is a range of whole numbers.
+type window struct{ low, high int64 }
+
+// newObservation compares two values; false when one of them is no number that counts.
 func newObservation(coarse, fine Value, exponent int) (observation, bool) {
 	c, ok := coarse.Value.(kmp.Decimal)
 	d, ok2 := fine.Value.(kmp.Decimal)
@@ -152,51 +156,46 @@ func newObservation(coarse, fine Value, exponent int) (observation, bool) {
 		return observation{}, false
 	}
 	factor, ok := catalog.Convert(coarse.Unit, fine.Unit)
-	if !ok {
+	shifted, err := d.Shift(-exponent)
+	if !ok || err != nil {
 		return observation{}, false
 	}
 	factor.Quo(factor, step(exponent))
 	o := observation{coarse: rational(c), step: step(c.Exponent())}
 	o.coarse.Mul(o.coarse, factor)
 	o.step.Mul(o.step, factor)
-	if d, err := d.Shift(-exponent); err == nil {
-		o.fine, ok = d.Int64()
-	}
-	return o, ok && o.fine >= 0
+	o.fine, ok = shifted.Int64()
+	var ok3 bool
+	o.near, ok2 = around(o.coarse, o.step)
+	o.far, ok3 = around(o.coarse, new(big.Rat).Add(o.step, o.step))
+	return o, ok && ok2 && ok3 && o.fine >= 0
 }
 
-// total is the number of fine steps that a modulus makes of an observation, when it is
-// within so many coarse steps of the coarse value. A coarse value is truncated, so one
-// step is the least; another one is for registers that were read one after the other.
-func (o observation) total(modulus int64, steps int64) (int64, bool) {
-	if o.fine >= modulus {
-		return 0, false
-	}
-	margin := new(big.Rat).Mul(o.step, new(big.Rat).SetInt64(steps))
-	low, ok := floor(new(big.Rat).Sub(o.coarse, margin))
-	high, ok2 := floor(new(big.Rat).Add(o.coarse, margin))
-	if !ok || !ok2 {
-		return 0, false
-	}
-	k := max(0, (low-o.fine+modulus-1)/modulus)
-	total := k*modulus + o.fine
-	// low is a floor: it may be a little less than what is allowed.
-	far := new(big.Rat).Sub(o.coarse, new(big.Rat).SetInt64(total))
-	if total > high || far.Cmp(margin) > 0 {
-		return 0, false
-	}
-	return total, true
+// around are the whole numbers that are no farther from x than margin; false beyond
+// what is reckoned with.
+func around(x, margin *big.Rat) (window, bool) {
+	high, ok := floor(new(big.Rat).Add(x, margin))
+	low, ok2 := floor(new(big.Rat).Sub(margin, x))
+	return window{-low, high}, ok && ok2
 }
 
-// floor is the largest integer that is not more than x; false beyond what is reckoned
-// with.
+// floor is the largest integer that is not more than x; false beyond 2^61.
 func floor(x *big.Rat) (int64, bool) {
 	n := new(big.Int).Div(x.Num(), x.Denom()) // the denominator is positive: this is the floor
 	return n.Int64(), n.IsInt64() && n.BitLen() < 62
 }
 
-// fitting are the moduli that an observation does not rule out. One of four coarse
-// steps or less would leave the coarse value ambiguous; nobody builds that.
+// total is the number of fine steps within a window that a modulus makes of the fine
+// value.
+func (o observation) total(modulus int64, w window) (int64, bool) {
+	k := max(0, (w.low-o.fine+modulus-1)/modulus)
+	total := k*modulus + o.fine
+	return total, o.fine < modulus && total >= w.low && total <= w.high
+}
+
+// fitting are the moduli that an observation does not rule out. A coarse value is
+// truncated, so it is up to one step off; another one is for registers that were read
+// one after the other. A modulus of four coarse steps or less would be of no use.
 func (o observation) fitting(moduli []int64) []int64 {
 	least, _ := floor(new(big.Rat).Mul(o.step, big.NewRat(4, 1)))
 	var fit []int64
@@ -204,7 +203,7 @@ func (o observation) fitting(moduli []int64) []int64 {
 		if m <= least {
 			continue
 		}
-		if _, ok := o.total(m, 2); ok {
+		if _, ok := o.total(m, o.far); ok {
 			fit = append(fit, m)
 		}
 	}
@@ -234,9 +233,9 @@ func (r *reading) observe(p pair, f *fusion, coarse, fine int) (kmp.Value, strin
 	if len(fit) == 0 {
 		return nil, "no modulus fits " + d.Register.Name + " to " + c.Register.Name
 	}
-	total, _ := o.total(fit[0], 2)
+	total, _ := o.total(fit[0], o.far)
 	for _, m := range fit[1:] {
-		if other, _ := o.total(m, 2); other != total {
+		if other, _ := o.total(m, o.far); other != total {
 			return nil, fmt.Sprintf("it is not certain yet where %s wraps", d.Register.Name)
 		}
 	}
@@ -244,7 +243,7 @@ func (r *reading) observe(p pair, f *fusion, coarse, fine int) (kmp.Value, strin
 	if !ok {
 		return nil, "it is larger than a counter can be"
 	}
-	if _, near := o.total(fit[0], 1); !near {
+	if _, near := o.total(fit[0], o.near); !near {
 		return nil, "the registers were read too far apart"
 	}
 	if f.Last != nil && value.Cmp(*f.Last) < 0 {
@@ -334,7 +333,7 @@ func (r *reading) contradiction(id uint16) string {
 		if !ok || c.Key != f.Coarse || d.Key != f.Fine {
 			continue
 		}
-		if _, fits := o.total(f.Moduli[0], 2); !fits {
+		if _, fits := o.total(f.Moduli[0], o.far); !fits {
 			return "it does not fit " + d.Register.Name
 		}
 	}

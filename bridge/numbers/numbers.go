@@ -178,8 +178,12 @@ func (r *reading) derive(name string, unit kmp.Unit, value kmp.Value, reason str
 
 // rational is a decimal as a number to reckon with.
 func rational(d kmp.Decimal) *big.Rat {
-	if v, ok := d.Int64(); ok && d.Exponent() == 0 {
-		return new(big.Rat).SetInt64(v)
+	if e := d.Exponent(); e <= 0 && e > -18 {
+		if m, err := d.Shift(-e); err == nil {
+			if n, ok := m.Int64(); ok {
+				return big.NewRat(n, tens(-e))
+			}
+		}
 	}
 	x, _ := new(big.Rat).SetString(d.String()) // digits and a point
 	return x
@@ -187,11 +191,26 @@ func rational(d kmp.Decimal) *big.Rat {
 
 // step is 10^exponent: what the last digit of a number stands for.
 func step(exponent int) *big.Rat {
+	switch {
+	case exponent <= 0 && exponent > -18:
+		return big.NewRat(1, tens(-exponent))
+	case exponent > 0 && exponent < 18:
+		return big.NewRat(tens(exponent), 1)
+	}
 	power := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(max(exponent, -exponent))), nil)
 	if exponent < 0 {
 		return new(big.Rat).SetFrac(big.NewInt(1), power)
 	}
 	return new(big.Rat).SetInt(power)
+}
+
+// tens is 10^n for n from 0 to 17.
+func tens(n int) int64 {
+	power := int64(1)
+	for range n {
+		power *= 10
+	}
+	return power
 }
 
 // rounded is a number rounded half away from zero to steps of 10^exponent; false when
