@@ -31,6 +31,7 @@ import (
 	"kmp2mqtt/bridge"
 	"kmp2mqtt/kmp"
 	"kmp2mqtt/kmp/catalog"
+	"kmp2mqtt/kmp/census"
 	"kmp2mqtt/kmp/diagnosis"
 	"kmp2mqtt/kmp/link"
 	"kmp2mqtt/kmp/sim"
@@ -84,6 +85,7 @@ func verbs() []verb {
 		{"identify", "LINE", "type, serial number, software revision", program.identify},
 		{"diagnose", "LINE", "looks at a line step by step and says what is wrong and what to do", program.diagnose},
 		{"align", "LINE", "many small reads for the hand that moves the head: shows when it sits", program.align},
+		{"census", "LINE", "which registers the meter has, with unit, width and exponent: a profile to share", program.census},
 		{"decode", "HEX...", "explains a captured frame, either direction", program.decode},
 		{"simulate", "[flags]", "a meter for others to read, by TCP or on a pseudo terminal", program.simulate},
 		{"check", "", "validates the settings and prints them, secrets redacted", program.check},
@@ -125,7 +127,8 @@ func (p program) run(ctx context.Context, args []string) int {
 	}
 	fmt.Fprintf(p.err, "kmp2mqtt %s: %v\n", name, err)
 	if e, ok := errors.AsType[*kmp.ExchangeError](err); ok && ctx.Err() == nil {
-		fmt.Fprintf(p.err, "What to do: %s\n", bridge.Hint(e, e.Echo))
+		class := diagnosis.Lookup(diagnosis.Classify(diagnosis.FromError(e)))
+		fmt.Fprintf(p.err, "What it is: %s\nWhat to do: %s\n", class.Text, class.NextStep)
 	}
 	return exitFailed
 }
@@ -331,7 +334,7 @@ func (p program) demo(ctx context.Context, args []string) error {
 	}
 	environ := slices.DeleteFunc(slices.Clone(p.environ), func(s string) bool {
 		name, _, _ := strings.Cut(s, "=")
-		return slices.Contains([]string{"METERS", "READ_INTERVAL", "REGISTERS"}, name)
+		return slices.Contains([]string{"METERS", "READ_INTERVAL", "REGISTERS", "DATA_DIR"}, name)
 	})
 	environ = append(environ, "METERS=house=sim://403?speed=288&echo=true&pace=true", "READ_INTERVAL=5s")
 	value := func(name string) string {
@@ -648,6 +651,46 @@ func bar(r diagnosis.Sample, columns int) string {
 		line = line[:columns]
 	}
 	return line
+}
+
+// census finds out which registers a meter has. The profile is what the bridge keeps.
+func (p program) census(ctx context.Context, args []string) error {
+	fs, asJSON := newFlags("census")
+	args, err := p.parse(fs, args, 1, 1)
+	if err != nil {
+		return err
+	}
+	c, m, err := p.open(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	id, err := identify(ctx, c, m)
+	if err != nil {
+		return err
+	}
+	profile := census.New(*id.Serial)
+	profile.Model = id.model
+	if id.Type != nil {
+		profile.MeterType, profile.Revision = *id.Type, *id.Revision
+	}
+	err = census.Take(ctx, func(ctx context.Context, ids []uint16) ([]kmp.Register, error) {
+		fmt.Fprintf(p.err, "asking for %d registers, %d found so far\n", len(ids), len(profile.Registers))
+		return c.GetRegister(ctx, m.Address, ids...)
+	}, &profile)
+	if err != nil {
+		return err
+	}
+	if *asJSON {
+		return p.printJSON(profile)
+	}
+	rows := [][]string{{"id", "name", "unit", "bytes", "exponent"}}
+	for _, r := range profile.Registers {
+		rows = append(rows, []string{fmt.Sprint(r.ID), r.Name, r.Unit, fmt.Sprint(r.Width), fmt.Sprint(r.Exponent)})
+	}
+	fmt.Fprintf(p.err, "meter %s, family %s, %d registers; it lacks %d that others of its family have\n",
+		profile.Serial, profile.Family, len(profile.Registers), len(profile.Absent))
+	return p.table(rows)
 }
 
 // register is one register as the verbs print it.
