@@ -7,9 +7,10 @@ LDFLAGS  = -s -w $(if $(VERSION),-X main.version=$(VERSION)) $(if $(COMMIT),-X m
 BUILD    = CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
 LINT     = go tool -modfile=tools/go.mod golangci-lint
 FUZZTIME = 2s
+VULNDB   = https://vuln.go.dev
 TARGETS  = linux/amd64 linux/arm64 linux/arm/7 linux/arm/6 linux/386 windows/amd64 darwin/arm64 freebsd/amd64
 
-.PHONY: build test setup lint fmt unit fuzz e2e bench cross docs image compose-test clean help
+.PHONY: build test setup lint fmt unit fuzz e2e soak vuln bench cross docs image compose-test clean help
 .NOTPARALLEL: # one step after the other: the steps of `test` build on each other
 
 build: ## the program, static and stripped: ./kmp2mqtt
@@ -34,7 +35,13 @@ fuzz: ## every fuzz target for FUZZTIME
 	test/fuzz.sh $(FUZZTIME)
 
 e2e: ## end to end, against Mosquitto, ser2net, socat and Node-RED
-	go test -race -count=1 -tags e2e ./test
+	go test -race -count=1 -parallel 6 -tags e2e ./test
+
+soak: ## the storms of e2e for an hour instead of a minute: lines, brokers and bridges that fail
+	go test -race -count=1 -parallel 6 -timeout 2h -tags e2e -run '^(TestStorm|TestLinesLate)' -v ./test -soak
+
+vuln: ## known vulnerabilities in what the program uses; fetches the database from the network
+	go tool -modfile=tools/go.mod govulncheck -db $(VULNDB) ./...
 
 bench: ## the numbers of docs/benchmarks.md
 	go test -run '^$$' -bench . -benchmem ./kmp/... ./bridge/...

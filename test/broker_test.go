@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // userFile makes Mosquitto's file of users with one in it.
@@ -440,4 +441,80 @@ func TestBrokers(t *testing.T) {
 	p := bridge(t, "METERS=house="+still("7").line(), fmt.Sprintf("MQTT_URL=mqtt://%s %s", address(dead), b.url()))
 	live.says("kmp2mqtt/house/availability", "online")
 	p.says(t, fmt.Sprintf("broker=mqtt://%s", address(dead)), "MQTT connected")
+}
+
+// back waits until the bridge has connected n times in all, and the broker keeps its newest reading.
+func back(t *testing.T, p *process, n int, client []string) {
+	t.Helper()
+	within(t, recovery, "the bridge connects again", func() bool { return strings.Count(p.log.String(), "MQTT connected") >= n })
+	since := readings(p)
+	within(t, recovery, "the broker has what has been read since", func() bool {
+		kept := retained(t, client)
+		d := kept["kmp2mqtt/house/diagnostics"].Payload
+		return d != "" && decode[diagnostics](t, d).ReadsOK >= since && kept["kmp2mqtt/bridge/state"].Payload == "online"
+	})
+}
+
+// TestLoginWithdrawn takes the bridge's login away while it is connected, and gives it back later.
+func TestLoginWithdrawn(t *testing.T) {
+	t.Parallel()
+	users := userFile(t, "meters", "abc-right")
+	output(t, "", "mosquitto_passwd", "-b", users, "viewer", "xyz")
+	b := mosquitto(t, "allow_anonymous false", "password_file "+users)
+	viewer := append(b.client(), "-u", "viewer", "-P", "xyz")
+	p := bridge(t, "METERS=house="+still("7").line(), "READ_INTERVAL=1s", "LOG_LEVEL=debug", "MQTT_USERNAME=meters", "MQTT_PASSWORD=abc-right", "MQTT_URL="+b.url())
+	back(t, p, 1, viewer)
+
+	output(t, "", "mosquitto_passwd", "-b", users, "meters", "another")
+	b.signal(t, syscall.SIGHUP)
+	p.says(t, "MQTT connection lost", "not authorised", "check MQTT_USERNAME and MQTT_PASSWORD")
+	reads(t, p, 2)
+
+	output(t, "", "mosquitto_passwd", "-b", users, "meters", "abc-right")
+	b.signal(t, syscall.SIGHUP)
+	back(t, p, 2, viewer)
+	if strings.Contains(p.log.String(), "abc-right") {
+		t.Error("the password is in the log")
+	}
+}
+
+// TestCertificateExpires lets certificates expire and renews them under their names. The bridge goes on by itself.
+func TestCertificateExpires(t *testing.T) {
+	t.Parallel()
+	past, future := time.Now().Add(-time.Minute), time.Now().Add(time.Hour)
+	settings := func(b *broker, ours authority, more ...string) []string {
+		return append(more, "METERS=house="+still("7").line(), "READ_INTERVAL=1s", "LOG_LEVEL=debug", "MQTT_CA_FILE="+ours.file, "MQTT_URL=mqtts://"+address(b.port))
+	}
+	t.Run("the broker's", func(t *testing.T) {
+		t.Parallel()
+		ours := newAuthority(t, "ours")
+		server := ours.issueUntil(t, "broker", future)
+		b := mosquitto(t, "cafile "+ours.file, "certfile "+server.cert, "keyfile "+server.key, open)
+		p := bridge(t, settings(b, ours)...)
+		client := append(b.client(), "--cafile", ours.file)
+		back(t, p, 1, client)
+
+		b.kill()
+		server.replace(t, ours.issueUntil(t, "broker", past))
+		b.start()
+		p.says(t, "certificate invalid", "renew the broker's certificate")
+		reads(t, p, 2)
+
+		server.replace(t, ours.issueUntil(t, "broker", future))
+		b.signal(t, syscall.SIGHUP) // it reads its certificate again
+		back(t, p, 2, client)
+	})
+	t.Run("the bridge's", func(t *testing.T) {
+		t.Parallel()
+		ours := newAuthority(t, "ours")
+		server, viewer := ours.issue(t, "broker"), ours.issue(t, "viewer")
+		own := ours.issueUntil(t, "bridge", past)
+		b := mosquitto(t, "cafile "+ours.file, "certfile "+server.cert, "keyfile "+server.key, open, "require_certificate true")
+		p := bridge(t, settings(b, ours, "MQTT_CERT_FILE="+own.cert, "MQTT_KEY_FILE="+own.key)...)
+		p.says(t, "TLS refused by the broker", "check MQTT_CERT_FILE")
+		reads(t, p, 2)
+
+		own.replace(t, ours.issueUntil(t, "bridge", future))
+		back(t, p, 1, append(b.client(), "--cafile", ours.file, "--cert", viewer.cert, "--key", viewer.key))
+	})
 }

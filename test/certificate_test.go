@@ -31,6 +31,7 @@ func newAuthority(t *testing.T, name string) authority {
 	t.Helper()
 	template := &x509.Certificate{
 		Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		NotAfter: time.Now().Add(24 * time.Hour),
 	}
 	a := authority{cert: template, key: newKey(t)}
 	var der []byte
@@ -45,9 +46,15 @@ func newAuthority(t *testing.T, name string) authority {
 // issue makes a certificate for a broker on this machine, or for its client.
 func (a authority) issue(t *testing.T, name string) certificate {
 	t.Helper()
+	return a.issueUntil(t, name, time.Now().Add(24*time.Hour))
+}
+
+// issueUntil makes one with an end of its own, which may have passed.
+func (a authority) issueUntil(t *testing.T, name string, end time.Time) certificate {
+	t.Helper()
 	key := newKey(t)
 	cert, _ := sign(t, &x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, KeyUsage: x509.KeyUsageDigitalSignature,
+		Subject: pkix.Name{CommonName: name}, KeyUsage: x509.KeyUsageDigitalSignature, NotAfter: end,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		DNSNames:    []string{"localhost"}, IPAddresses: []net.IP{net.ParseIP(host)},
 	}, a, key)
@@ -56,6 +63,16 @@ func (a authority) issue(t *testing.T, name string) certificate {
 		t.Fatal(err)
 	}
 	return certificate{cert, writePEM(t, "PRIVATE KEY", der)}
+}
+
+// replace renews a certificate under the names of its files.
+func (c certificate) replace(t *testing.T, by certificate) {
+	t.Helper()
+	for old, renewed := range map[string]string{c.cert: by.cert, c.key: by.key} {
+		if err := os.Rename(renewed, old); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func newKey(t *testing.T) *ecdsa.PrivateKey {
@@ -70,7 +87,7 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 func sign(t *testing.T, template *x509.Certificate, a authority, key *ecdsa.PrivateKey) (name string, der []byte) {
 	t.Helper()
 	template.SerialNumber = big.NewInt(time.Now().UnixNano())
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour)
+	template.NotBefore = time.Now().Add(-time.Hour)
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
 	if err != nil {
 		t.Fatal(err)

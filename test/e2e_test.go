@@ -181,6 +181,13 @@ func (w *transcript) String() string {
 	return w.b.String()
 }
 
+// from is what was written behind the first n bytes.
+func (w *transcript) from(n int) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return string(w.b.Bytes()[n:])
+}
+
 // tail is the end of it, without the frames, and short enough to be read.
 func (w *transcript) tail() string {
 	const most = 60
@@ -194,9 +201,15 @@ func (w *transcript) tail() string {
 // eventually waits until ok is true. The test fails if that takes too long.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(glance) {
+	within(t, patience, what, ok)
+}
+
+// within is eventually with a limit of its own.
+func within(t *testing.T, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(limit); !ok(); time.Sleep(glance) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited %v in vain: %s", patience, what)
+			t.Fatalf("waited %v in vain: %s", limit, what)
 		}
 	}
 }

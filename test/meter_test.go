@@ -22,6 +22,9 @@ func keys403() map[uint16]string {
 		86: "supply_temperature_c", 87: "return_temperature_c", 89: "temperature_difference_k",
 		97: "volume_x_supply_temperature_m3c", 110: "volume_x_return_temperature_m3c", 266: "energy_high_resolution_wh",
 		99: "info_code", 113: "info_events", 1004: "operating_hours_h", 124: "max_flow_year_l_h", 123: "max_flow_year_date",
+		239: "volume_high_resolution_l", 267: "cooling_energy_high_resolution_wh", 128: "max_power_year_kw", 127: "max_power_year_date",
+		139: "max_flow_month_l_h", 143: "max_power_month_kw",
+		149: "average_supply_temperature_month_c", 150: "average_return_temperature_month_c",
 	}
 }
 

@@ -3,7 +3,6 @@
 package test
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -80,7 +79,10 @@ type message struct {
 type subscriber struct {
 	*process
 
-	t *testing.T
+	t     *testing.T
+	taken int                  // bytes of its output that are in list
+	list  []message            // all so far
+	topic map[string][]message // the same, by topic
 }
 
 // subscribe starts mosquitto_sub for all topics. It is there when this returns.
@@ -94,24 +96,35 @@ func subscribe(t *testing.T, client []string, filters ...string) *subscriber {
 	for _, f := range filters {
 		args = append(args, "-t", f)
 	}
-	s := &subscriber{start(t, nil, "stdbuf", args...), t}
+	s := &subscriber{process: start(t, nil, "stdbuf", args...), t: t, topic: make(map[string][]message)}
 	eventually(t, "mosquitto_sub has subscribed", func() bool { return strings.Contains(s.out.String(), "Subscribed (mid:") })
 	return s
 }
 
 // all are the messages so far on a topic, the oldest first; on any if it is "#".
 func (s *subscriber) all(topic string) []message {
-	var list []message
-	lines := bufio.NewScanner(strings.NewReader(s.out.String()))
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
+	s.take()
+	if topic == "#" {
+		return slices.Clone(s.list)
+	}
+	return slices.Clone(s.topic[topic])
+}
+
+// take sorts in what has come since the last look.
+func (s *subscriber) take() {
+	rest := s.out.from(s.taken)
+	for {
+		line, behind, complete := strings.Cut(rest, "\n")
+		if !complete {
+			return
+		}
+		s.taken, rest = s.taken+len(line)+1, behind
 		var m message
-		// What is no JSON is what mosquitto_sub says of its own doings, or not yet complete.
-		if json.Unmarshal(lines.Bytes(), &m) == nil && (m.Topic == topic || topic == "#") {
-			list = append(list, m)
+		if json.Unmarshal([]byte(line), &m) == nil { // what is no JSON is what mosquitto_sub says of its own doings
+			s.list = append(s.list, m)
+			s.topic[m.Topic] = append(s.topic[m.Topic], m)
 		}
 	}
-	return list
 }
 
 // newest is the newest message on each topic.
