@@ -23,8 +23,8 @@ import (
 )
 
 // Pace is the time that Run gathers changes before it writes them, and the time after
-// which it tries again.
-const Pace = 10 * time.Second
+// which it tries again: a card or a stick of flash wears out by being written.
+const Pace = time.Minute
 
 // maxKey is the longest key in bytes.
 const maxKey = 256
@@ -309,12 +309,11 @@ func checkKey(key string) error {
 	return nil
 }
 
-// encode gives the entry as it stands in the file, indented below its key.
+// encode gives the entry as it stands in the file, on one line.
 func encode(v any) (json.RawMessage, error) {
 	var text bytes.Buffer
 	e := json.NewEncoder(&text)
 	e.SetEscapeHTML(false)
-	e.SetIndent("    ", "  ")
 	if err := e.Encode(v); err != nil {
 		return nil, err
 	}
