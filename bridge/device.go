@@ -385,6 +385,7 @@ func (p *poller) identify(ctx context.Context, d *device) error {
 	p.usualInterval(d)
 	d.status.budget = d.budget(p.started)
 	p.save(d)
+	p.keep()
 	p.roster.update(d.index, d.status)
 	p.info()
 	p.log.Info("meter found", "meter", name, "serial", text, "model", meter.Model, "software", meter.Revision, "line", p.shown)
@@ -439,6 +440,14 @@ func (p *poller) save(d *device) {
 	d.record.Announced = savedKeys(d.keys)
 	if err := errors.Join(p.store.Put("meter/"+d.record.Profile.Serial, d.record), p.store.Put(d.placeKey(), d.place)); err != nil {
 		p.log.Error("cannot remember the meter", "meter", d.status.meter.Name, "error", err)
+	}
+}
+
+// keep writes at once what is remembered: what follows from it must not be forgotten by a
+// crash.
+func (p *poller) keep() {
+	if err := p.store.Flush(); err != nil {
+		p.log.Debug("cannot write DATA_DIR yet", "error", err) // whoever writes it as a rule tells
 	}
 }
 
@@ -684,6 +693,7 @@ func (p *poller) surveyed(d *device) {
 	p.usualInterval(d)
 	d.status.budget = d.budget(p.started)
 	p.save(d)
+	p.keep()
 	p.publish(d)
 }
 

@@ -167,6 +167,9 @@ func (p *poller) step(ctx context.Context) bool {
 		if p.conn == nil && d.due.Before(p.reopen) {
 			d.due = p.reopen // the line is not there yet
 		}
+		if !d.due.After(now) && d.failures == 0 {
+			d.due = p.afford(d, now, d.due) // commands may have used the budget meanwhile
+		}
 		if !d.due.After(now) && (first == nil || d.due.Before(first.due)) {
 			first = d
 		}
