@@ -336,7 +336,7 @@ func (p program) demo(ctx context.Context, args []string) error {
 		name, _, _ := strings.Cut(s, "=")
 		return slices.Contains([]string{"METERS", "READ_INTERVAL", "REGISTERS", "DATA_DIR"}, name)
 	})
-	environ = append(environ, "METERS=house=sim://403?speed=288&echo=true&pace=true", "READ_INTERVAL=5s")
+	environ = append(environ, "METERS=house=sim://403?speed=288&echo=true", "READ_INTERVAL=5s")
 	value := func(name string) string {
 		for _, s := range environ {
 			if v, ok := strings.CutPrefix(s, name+"="); ok && v != "" {
