@@ -68,7 +68,7 @@ func Align(ctx context.Context, o Options, length time.Duration, show func(Sampl
 	if err != nil {
 		return Summary{Evidence: FromError(err), Code: Classify(FromError(err))}, err
 	}
-	c := o.client(line, o.Target, -1)
+	c := o.client(line, o.Target)
 	defer c.Close()
 	ctx, cancel := context.WithTimeout(ctx, length)
 	defer cancel()
@@ -88,15 +88,15 @@ func Align(ctx context.Context, o Options, length time.Duration, show func(Sampl
 			break
 		}
 		last.Code, last.Echo, last.FirstByte = OK, c.Stats().Echo, c.Stats().FirstByte
-		last.Row, failed = last.Row+1, 0
-		if err != nil {
-			last.Code, last.Row = Classify(FromError(err)), 0
-			failed, failure = failed+1, err
+		if err == nil {
+			s.Good++
+			last.Row, failed = last.Row+1, 0
+		} else {
+			last.Code = Classify(FromError(err))
+			last.Row, failed, failure = 0, failed+1, err
 			if lineClass(err) != "" {
 				broken = err
 			}
-		} else {
-			s.Good++
 		}
 		s.Reads++
 		quality.Note(err == nil)

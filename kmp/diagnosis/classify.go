@@ -186,7 +186,7 @@ func beginsAnswer(came []byte, addr kmp.Address) bool {
 	if addr == 0 {
 		addr = kmp.HeatMeter
 	}
-	came = slices.Concat([]byte{0}, came) // the start byte may be what was lost
+	came = slices.Concat([]byte{0}, came, []byte{0}) // either end may be what was lost
 	for i := range max(len(came)-2, 0) {
 		right := 0
 		if came[i] == byte(kmp.FromMeter) {

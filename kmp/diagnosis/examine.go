@@ -83,9 +83,9 @@ type examination struct {
 }
 
 // Examine looks at a line on the spot and tells each step to report, which may be nil.
-// It sends two requests and five long ones where the meter answers; to a silent one two
-// repetitions, then one at each other usual address and, where it can set the port, with
-// each other usual setting. Its end is the verdict, also when ctx ends it early. Nobody
+// It sends two requests and five long ones where the meter answers; to a silent one two,
+// then one at each other usual address and, where it can set the port, with each other
+// usual setting. Its end is the verdict, also when ctx ends it early. Nobody
 // else may use the line meanwhile.
 func Examine(ctx context.Context, o Options, report func(Step)) Verdict {
 	x := &examination{Options: o.withDefaults(), report: report}
@@ -95,7 +95,7 @@ func Examine(ctx context.Context, o Options, report func(Step)) Verdict {
 	if err != nil {
 		return x.conclude(Evidence{Err: err})
 	}
-	c := x.client(line, x.Target, kmp.DefaultRetries)
+	c := x.client(line, x.Target)
 	e := x.ask(ctx, c)
 	code := Classify(e)
 	if slices.Contains([]Code{Silent, EchoOnly, WrongAddress}, code) && ctx.Err() == nil {
@@ -158,14 +158,17 @@ func (x *examination) open(ctx context.Context) (kmp.Line, error) {
 	return line, nil
 }
 
-// client is a client with the line's timing.
-func (o Options) client(line kmp.Line, t link.Target, retries int) *kmp.Conn {
-	return kmp.NewConn(line, kmp.Options{Timeout: o.Timeout, ByteTime: t.ByteTime(), Retries: retries})
+// client is a client with the line's timing. It repeats nothing: each request shows.
+func (o Options) client(line kmp.Line, t link.Target) *kmp.Conn {
+	return kmp.NewConn(line, kmp.Options{Timeout: o.Timeout, ByteTime: t.ByteTime(), Retries: -1})
 }
 
 // ask asks the meter who it is and for registers.
 func (x *examination) ask(ctx context.Context, c *kmp.Conn) Evidence {
 	serial, err := c.GetSerialNo(ctx, x.Address)
+	if err != nil && lineClass(err) == "" && ctx.Err() == nil { // a meter that sleeps may miss the first request
+		serial, err = c.GetSerialNo(ctx, x.Address)
+	}
 	x.answered("serial number", err, func() string {
 		s := strconv.FormatUint(uint64(serial), 10)
 		x.verdict.Serial = &s
@@ -307,7 +310,7 @@ func (x *examination) trySettings(ctx context.Context) {
 			x.step(name, false, "%v", err)
 			continue
 		}
-		c := x.client(line, t, -1)
+		c := x.client(line, t)
 		x.try(ctx, c, name, x.Address, fmt.Sprintf("baud=%d&stopbits=%s", t.Baud, stopBits(t)))
 		c.Close()
 	}
