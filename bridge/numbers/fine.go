@@ -220,7 +220,11 @@ func (r *reading) observe(p pair, f *fusion, coarse, fine int) (kmp.Value, strin
 	if r.doubts[coarse] == released {
 		f.Last, f.Doubts = nil, enough // it starts anew from here; if the two disagree, so does the learning
 	}
-	fit := o.fitting(f.Moduli)
+	possible := f.Moduli
+	if len(possible) == 0 {
+		possible = moduli() // none fitted before: any may now
+	}
+	fit := o.fitting(possible)
 	if len(fit) == 0 {
 		if f.Doubts++; f.Doubts < enough {
 			r.result.Again = r.result.Again || !f.Lost
