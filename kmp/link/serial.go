@@ -2,6 +2,7 @@ package link
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -106,6 +107,7 @@ func openError(t Target, err error, candidates string) error {
 		e.Err = ErrBusy
 		e.Advice = "stop the other program, and check that no other line here is the same port by another name"
 	case unplugged(err):
+		e.Err = fmt.Errorf("%w (%w)", fs.ErrNotExist, err)
 		e.Advice = "the device node is there, but no device behind it: plug it in again"
 	case code == serial.InvalidSerialPort && (t.DTR != Untouched || t.RTS != Untouched):
 		e.Advice = "leave out the options dtr and rts: a pseudo terminal and some adapters do not have these wires"

@@ -17,6 +17,7 @@ import (
 // The kinds of line, as [Target.Scheme] names them.
 const (
 	SchemeSerial  = "serial"  // a serial port of this machine
+	SchemeUSB     = "usb"     // the same, found by the adapter's USB ids; Linux only
 	SchemeTCP     = "tcp"     // bytes as they are over TCP; socket:// is the same
 	SchemeRFC2217 = "rfc2217" // a serial server whose port is set from here
 	SchemeSim     = "sim"     // a simulated meter inside this process
@@ -57,9 +58,11 @@ const (
 // are equal when they name the same line with the same options. Make one with
 // [Parse].
 type Target struct {
-	Scheme string // SchemeSerial, SchemeTCP, SchemeRFC2217 or SchemeSim
+	Scheme string // SchemeSerial, SchemeUSB, SchemeTCP, SchemeRFC2217 or SchemeSim
 
 	Device string // serial: the cleaned absolute path, or COM1 and so on
+	USB    string // usb: vendor and product id in lower case, such as 10c4:ea60
+	Serial string // usb: the adapter's serial number, or empty
 	Host   string // tcp, rfc2217: name in lower case or address, without brackets
 	Port   uint16 // tcp, rfc2217: 1 to 65535
 	Model  string // sim: the model's name, such as 403
@@ -71,8 +74,10 @@ type Target struct {
 	Parity   Parity  // never empty
 	StopBits float64 // 1, 1.5 or 2
 
-	DTR Switch // serial and rfc2217
-	RTS Switch // serial and rfc2217
+	// Serial, usb and rfc2217 only.
+	DTR    Switch
+	RTS    Switch
+	Warmup time.Duration // from the opening until the line is handed out, 0 to 30 s
 
 	Options string // sim: its options as a query in alphabetical order
 }
@@ -111,7 +116,7 @@ func parse(raw, goos string) (Target, error) {
 	return p.target, nil
 }
 
-const kinds = "/dev/ttyUSB0, serial:///dev/ttyUSB0, tcp://host:port, socket://host:port, rfc2217://host:port or sim://403"
+const kinds = "/dev/ttyUSB0, serial:///dev/ttyUSB0, usb://10c4:ea60, tcp://host:port, socket://host:port, rfc2217://host:port or sim://403"
 
 func (p *parser) line(raw string) {
 	if raw == "" {
@@ -130,6 +135,8 @@ func (p *parser) line(raw string) {
 	switch strings.ToLower(scheme) {
 	case SchemeSerial:
 		p.serial(rest)
+	case SchemeUSB:
+		p.usb(rest)
 	case SchemeTCP, "socket":
 		p.tcp(SchemeTCP, rest)
 	case SchemeRFC2217:
@@ -139,7 +146,7 @@ func (p *parser) line(raw string) {
 		return // its options are its own
 	default:
 		p.fail("unknown kind of line %q%s; a line is %s", scheme+"://",
-			didYouMean(strings.ToLower(scheme), "://", SchemeSerial, SchemeTCP, "socket", SchemeRFC2217, SchemeSim), kinds)
+			didYouMean(strings.ToLower(scheme), "://", SchemeSerial, SchemeUSB, SchemeTCP, "socket", SchemeRFC2217, SchemeSim), kinds)
 		return
 	}
 	p.options(query)
@@ -176,6 +183,34 @@ func (p *parser) serial(rest string) {
 	default:
 		p.fail("is neither a URL nor an absolute path; a line is %s", kinds)
 	}
+}
+
+func (p *parser) usb(rest string) {
+	p.target.Scheme = SchemeUSB
+	if p.goos != "linux" {
+		p.fail("usb:// finds adapters on Linux only; use the port's name, such as /dev/cu.usbserial-1 or COM3")
+		return
+	}
+	ids, number, _ := strings.Cut(rest, "/")
+	vendor, product, _ := strings.Cut(ids, ":")
+	if !isUSBID(vendor) || !isUSBID(product) {
+		p.fail("%q is not VID:PID, four hexadecimal digits each as lsusb shows them; write usb://10c4:ea60, or usb://10c4:ea60/0001 with the adapter's serial number", ids)
+		return
+	}
+	p.target.USB = strings.ToLower(ids)
+	serial, err := url.PathUnescape(number)
+	switch {
+	case err != nil:
+		p.fail("bad escape in the adapter's serial number: write a %% that is part of it as %%25")
+	case strings.ContainsFunc(serial, isControl):
+		p.fail("control character in the adapter's serial number")
+	default:
+		p.target.Serial = serial
+	}
+}
+
+func isUSBID(s string) bool {
+	return len(s) == 4 && strings.Trim(s, "0123456789abcdefABCDEF") == ""
 }
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7F }
@@ -265,8 +300,8 @@ func notInName(r rune) bool {
 	return true
 }
 
-// The options of serial://, tcp:// and rfc2217://, and what reads each.
-var optionNames = []string{"baud", "databits", "parity", "stopbits", "dtr", "rts"}
+// The options of serial://, usb://, tcp:// and rfc2217://, and what reads each.
+var optionNames = []string{"baud", "databits", "parity", "stopbits", "dtr", "rts", "warmup"}
 
 func (p *parser) options(query string) {
 	values, err := url.ParseQuery(query)
@@ -322,7 +357,7 @@ func (p *parser) option(name, value string) {
 			t.StopBits = 1
 		case value == "2":
 			t.StopBits = 2
-		case value == "1.5" && t.Scheme == SchemeSerial && p.goos != "windows":
+		case value == "1.5" && (t.Scheme == SchemeSerial || t.Scheme == SchemeUSB) && p.goos != "windows":
 			p.fail("1.5 stop bits are not possible on this system; use 1 or 2")
 		case value == "1.5":
 			t.StopBits = 1.5
@@ -342,8 +377,21 @@ func (p *parser) option(name, value string) {
 		default:
 			p.fail("%s %q is not on or off", name, value)
 		}
+	case "warmup":
+		d, err := time.ParseDuration(value)
+		switch {
+		case t.Scheme == SchemeTCP:
+			p.fail("option warmup is not for raw TCP, where the head's power does not depend on the connection; use rfc2217:// if it does")
+		case err != nil || d < 0 || d > maxWarmup:
+			p.fail("warmup %q is not a time from 0s to %v; write warmup=2s", value, maxWarmup)
+		default:
+			t.Warmup = d
+		}
 	}
 }
+
+// maxWarmup is longer than any head needs.
+const maxWarmup = 30 * time.Second
 
 // String returns the URL in its one canonical form, without what is the default: a
 // serial port by its path alone, tcp:// for socket://. Two Targets are equal
@@ -367,6 +415,9 @@ func (t Target) String() string {
 	}
 	if t.RTS != Untouched {
 		q = append(q, "rts="+string(t.RTS))
+	}
+	if t.Warmup != 0 {
+		q = append(q, "warmup="+t.Warmup.String())
 	}
 	s := t.Endpoint()
 	if t.Scheme == SchemeRFC2217 {
@@ -394,9 +445,20 @@ func (t Target) Endpoint() string {
 		return "tcp://" + t.authority()
 	case SchemeSim:
 		return "sim://" + t.Model
+	case SchemeUSB:
+		return usbEndpoint(t.USB, t.Serial)
 	default:
 		return (&url.URL{Path: t.Device}).EscapedPath()
 	}
+}
+
+// usbEndpoint returns the line of a USB adapter; the serial number may be empty.
+func usbEndpoint(ids, serial string) string {
+	s := "usb://" + ids
+	if serial != "" {
+		s += "/" + url.PathEscape(serial)
+	}
+	return s
 }
 
 // authority returns host:port as a URL has it.

@@ -25,6 +25,14 @@ func tcpTarget(host string, port uint16, change func(*Target)) Target {
 	return t
 }
 
+func usbTarget(ids, serial string, change func(*Target)) Target {
+	t := Target{Scheme: SchemeUSB, USB: ids, Serial: serial, Baud: 1200, DataBits: 8, Parity: ParityNone, StopBits: 2}
+	if change != nil {
+		change(&t)
+	}
+	return t
+}
+
 func TestParse(t *testing.T) {
 	tests := []struct {
 		goos, raw, canonical string
@@ -52,6 +60,14 @@ func TestParse(t *testing.T) {
 		{"linux", "/dev/x?parity=mark", "/dev/x?parity=mark", serialTarget("/dev/x", func(t *Target) { t.Parity = ParityMark })},
 		{"linux", "/dev/x?parity=S", "/dev/x?parity=space", serialTarget("/dev/x", func(t *Target) { t.Parity = ParitySpace })},
 		{"linux", "/dev/x?parity=n", "/dev/x", serialTarget("/dev/x", nil)},
+		{"linux", "/dev/x?warmup=1500ms&rts=off", "/dev/x?rts=off&warmup=1.5s", serialTarget("/dev/x", func(t *Target) { t.RTS, t.Warmup = Off, 1500*time.Millisecond })},
+		{"linux", "/dev/x?warmup=0s", "/dev/x", serialTarget("/dev/x", nil)},
+		{"linux", "rfc2217://h:1?warmup=30s", "rfc2217://h:1?warmup=30s", tcpTarget("h", 1, func(t *Target) { t.Scheme, t.Warmup = SchemeRFC2217, 30*time.Second })},
+		{"linux", "usb://10C4:EA60", "usb://10c4:ea60", usbTarget("10c4:ea60", "", nil)},
+		{"linux", "USB://10c4:ea60/", "usb://10c4:ea60", usbTarget("10c4:ea60", "", nil)},
+		{"linux", "usb://0403:6001/A9%20b%2Fc?dtr=on&warmup=2s", "usb://0403:6001/A9%20b%2Fc?dtr=on&warmup=2s", usbTarget("0403:6001", "A9 b/c", func(t *Target) {
+			t.DTR, t.Warmup = On, 2*time.Second
+		})},
 		{"windows", "COM3", "COM3", serialTarget("COM3", nil)},
 		{"windows", "serial://com12?baud=2400", "COM12?baud=2400", serialTarget("COM12", func(t *Target) { t.Baud = 2400 })},
 		{"windows", `\\.\COM12`, "COM12", serialTarget("COM12", nil)},
@@ -109,6 +125,19 @@ func TestParseErrors(t *testing.T) {
 		{"linux", "COM3", []string{"serial port of Windows", "/dev/ttyUSB0"}},
 		{"windows", "/dev/ttyUSB0", []string{"COM1"}},
 		{"windows", "COM0", []string{"COM1"}},
+		{"linux", "usb://", []string{"VID:PID", "usb://10c4:ea60"}},
+		{"linux", "usb://10c4", []string{"VID:PID", "usb://10c4:ea60"}},
+		{"linux", "usb://0x10c4:0xea60", []string{`"0x10c4:0xea60"`, "usb://10c4:ea60"}},
+		{"linux", "usb://10c4:ea6g/1", []string{`"10c4:ea6g"`, "lsusb"}},
+		{"linux", "usb://10c4:ea60/%zz", []string{"bad escape", "serial number"}},
+		{"linux", "usb://10c4:ea60/%0a", []string{"control character"}},
+		{"linux", "usb://10c4:ea60?stopbits=1.5", []string{"1.5 stop bits"}},
+		{"darwin", "usb://10c4:ea60", []string{"on Linux only", "/dev/cu.usbserial-1"}},
+		{"windows", "usb://10c4:ea60", []string{"on Linux only", "COM3"}},
+		{"linux", "/dev/x?warmup=31s", []string{`warmup "31s"`, "0s to 30s", "warmup=2s"}},
+		{"linux", "/dev/x?warmup=-1s", []string{`warmup "-1s"`}},
+		{"linux", "/dev/x?warmup=2", []string{`warmup "2"`, "warmup=2s"}},
+		{"linux", "tcp://h:1?warmup=2s", []string{"warmup is not for raw TCP", "rfc2217://"}},
 		{"linux", "serail:///dev/ttyUSB0", []string{`"serail://"`, "did you mean serial://?"}},
 		{"linux", "http://x", []string{`"http://"`, "tcp://host:port"}},
 		{"linux", "rfc2217://server", []string{"has no port", "rfc2217://server:port"}},

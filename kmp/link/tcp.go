@@ -23,9 +23,10 @@ func openTCP(ctx context.Context, t Target) (kmp.Line, error) {
 	name := t.String()
 	dialer := net.Dialer{
 		Timeout: connectTimeout,
-		// A serial server that lost its power says nothing. An idle line that is
-		// read every half hour must notice before the next reading.
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 4},
+		// A serial server that lost its power says nothing. The line must notice by
+		// itself, idle or not: a new connection is all that helps.
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: deadAfter / 3, Interval: deadAfter / 3, Count: 2},
+		Control:         limitSilence,
 	}
 	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port))))
 	if err != nil {

@@ -22,9 +22,10 @@ func TestTCPOptions(t *testing.T) {
 	}{
 		{"no delay", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
 		{"keep-alive", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-		{"seconds until the first probe", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15},
-		{"seconds between probes", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15},
-		{"probes", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 4},
+		{"seconds until the first probe", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 5},
+		{"seconds between probes", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 5},
+		{"probes", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 2},
+		{"milliseconds until what was sent must be confirmed", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 15000},
 	} {
 		var got int
 		var optionErr error
