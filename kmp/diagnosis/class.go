@@ -63,8 +63,8 @@ func classes() []Class {
 		{
 			PortMissing, "The port is not there",
 			"There is no such serial port now: the adapter is unplugged, or has another name.",
-			"Plug the adapter in and name it as in /dev/serial/by-id/, which stays the same whatever its place; the bridge waits for it.",
-			[]string{"`file does not exist`", "`the device node is there, but no device behind it`"},
+			"Plug the adapter in and name it as in /dev/serial/by-id/ or by usb://, which stay the same whatever its place; the bridge waits for it.",
+			[]string{"`file does not exist`", "`no such USB serial adapter`", "`the device node is there, but no device behind it`"},
 		},
 		{
 			PortBusy, "The port is in use",

@@ -350,7 +350,7 @@ func (x *examination) talk(ctx context.Context, t link.Target, text string) ([]b
 	if err != nil {
 		return nil, err
 	}
-	t.Baud = 1200
+	t.Baud, t.Warmup = 1200, 0 // the answer does not wait
 	if line, err = x.Dial(ctx, t); err != nil {
 		return nil, err
 	}

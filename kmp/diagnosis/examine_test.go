@@ -135,14 +135,14 @@ func oldMeter(t *testing.T, baud int, stop float64, text string) func(context.Co
 	if err != nil {
 		t.Fatal(err)
 	}
-	var asked bool
+	var asked atomic.Bool
 	return func(_ context.Context, at link.Target) (kmp.Line, error) {
 		if at.Baud == baud && at.StopBits == stop && at.DataBits == 8 && at.Parity == link.ParityNone {
 			return m.Line(t.Context()), nil
 		}
 		near, far := net.Pipe()
 		t.Cleanup(func() { near.Close(); far.Close() })
-		if asked && at.Baud == 1200 && at.DataBits == 7 {
+		if asked.Load() && at.Baud == 1200 && at.DataBits == 7 {
 			go io.WriteString(far, text)
 		}
 		go func() {
@@ -152,7 +152,9 @@ func oldMeter(t *testing.T, baud int, stop float64, text string) func(context.Co
 				if err != nil {
 					return
 				}
-				asked = asked || at.Baud == 300 && at.DataBits == 7 && at.Parity == link.ParityEven && string(p[:n]) == "/#1"
+				if at.Baud == 300 && at.DataBits == 7 && at.Parity == link.ParityEven && string(p[:n]) == "/#1" {
+					asked.Store(true)
+				}
 			}
 		}()
 		return near, nil
@@ -160,38 +162,27 @@ func oldMeter(t *testing.T, baud int, stop float64, text string) func(context.Co
 }
 
 func TestExamineSettings(t *testing.T) {
-	text := strings.Repeat("0001234 ", 10)
 	tests := []struct {
 		name string
 		raw  string
-		dial func(t *testing.T) func(context.Context, link.Target) (kmp.Line, error)
+		baud int     // at which the meter listens
+		stop float64 // with these stop bits
+		text string  // what it answers to /#1
 		want Code
 		add  string
 		next string
 	}{
-		{"electricity", "/dev/ttyUSB0", func(t *testing.T) func(context.Context, link.Target) (kmp.Line, error) {
-			return oldMeter(t, 9600, 1, "")
-		}, NoFrame, "baud=9600&stopbits=1", "baud=9600&stopbits=1"},
-		{"a 302", "rfc2217://192.0.2.7:2001", func(t *testing.T) func(context.Context, link.Target) (kmp.Line, error) {
-			return oldMeter(t, 2400, 2, "")
-		}, NoFrame, "baud=2400&stopbits=2", "baud=2400"},
-		{"set up wrongly", "/dev/ttyUSB0?baud=9600&parity=even", func(t *testing.T) func(context.Context, link.Target) (kmp.Line, error) {
-			return oldMeter(t, 1200, 2, "")
-		}, NoFrame, "baud=1200&stopbits=2", "baud=1200&stopbits=2"},
-		{"not to be set from here", "tcp://192.0.2.7:2001", func(t *testing.T) func(context.Context, link.Target) (kmp.Line, error) {
-			return oldMeter(t, 9600, 1, "")
-		}, Silent, "", "button"},
-		{"a 66C", "/dev/ttyUSB0", func(t *testing.T) func(context.Context, link.Target) (kmp.Line, error) {
-			return oldMeter(t, 0, 0, text)
-		}, OtherProtocol, "", "cannot be read"},
-		{"nothing", "/dev/ttyUSB0", func(t *testing.T) func(context.Context, link.Target) (kmp.Line, error) {
-			return oldMeter(t, 0, 0, "\x00\x01")
-		}, Silent, "", "button"},
+		{"electricity", "/dev/ttyUSB0", 9600, 1, "", NoFrame, "baud=9600&stopbits=1", "baud=9600&stopbits=1"},
+		{"a 302", "rfc2217://192.0.2.7:2001", 2400, 2, "", NoFrame, "baud=2400&stopbits=2", "baud=2400"},
+		{"set up wrongly", "/dev/ttyUSB0?baud=9600&parity=even", 1200, 2, "", NoFrame, "baud=1200&stopbits=2", "baud=1200&stopbits=2"},
+		{"not to be set from here", "tcp://192.0.2.7:2001", 9600, 1, "", Silent, "", "button"},
+		{"a 66C", "/dev/ttyUSB0", 0, 0, strings.Repeat("0001234 ", 10), OtherProtocol, "", "cannot be read"},
+		{"nothing", "/dev/ttyUSB0", 0, 0, "\x00\x01", Silent, "", "button"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				v := Examine(t.Context(), Options{Target: target(t, tt.raw), Dial: tt.dial(t)}, nil)
+				v := Examine(t.Context(), Options{Target: target(t, tt.raw), Dial: oldMeter(t, tt.baud, tt.stop, tt.text)}, nil)
 				if v.Code != tt.want || v.Add != tt.add || !strings.Contains(v.NextStep, tt.next) {
 					t.Errorf("%s %q %q, want %s %q %q", v.Code, v.Add, v.NextStep, tt.want, tt.add, tt.next)
 				}
