@@ -165,7 +165,7 @@ func classes() []Class {
 		{
 			WrongAddress, "No answer at this address",
 			"The meter does not answer at the address that the line asks.",
-			"Take the option address off the line: meters answer at 0x3F, only loggers in modules at 0x7F and 0xBF.",
+			"Take the option address off the line, or set it to the address that answers: meters have 0x3F, only loggers in modules 0x7F and 0xBF.",
 			[]string{"`address is ..., should be ...`"},
 		},
 		{

@@ -102,7 +102,8 @@ func Examine(ctx context.Context, o Options, report func(Step)) Verdict {
 		x.tryAddresses(ctx, c)
 	}
 	c.Close()
-	if slices.Contains([]Code{Silent, EchoOnly, WrongAddress, NoFrame}, code) && x.verdict.Add == "" && x.serial() {
+	unheard := slices.Contains([]Code{Silent, EchoOnly, WrongAddress, NoFrame}, code) && e.Foreign == 0
+	if unheard && x.verdict.Add == "" && x.serial() {
 		x.trySettings(ctx)
 	}
 	return x.conclude(e)

@@ -83,6 +83,10 @@ func TestExamine(t *testing.T) {
 		},
 		{name: "a logger", raw: tcp, cfg: sim.Config{Address: kmp.LoggerBase}, want: WrongAddress, add: "address=0xBF", failed: "serial number, address 7F", writes: 4, text: "Write the options address=0xBF on the line"},
 		{name: "no logger", raw: tcp, addr: kmp.LoggerTop, want: WrongAddress, add: "address=0x3F", failed: "serial number", writes: 3, text: "Take the option address off"},
+		{
+			name: "answers of another address", raw: "/dev/ttyUSB0", cfg: sim.Config{Faults: sim.Faults{Foreign: kmp.LoggerTop}}, want: WrongAddress, writes: 4,
+			failed: "serial number, address 7F, address BF", text: "the answer came from 7F",
+		},
 		{name: "garbled", raw: tcp, cfg: sim.Config{Faults: sim.Faults{Garbled: true}}, want: NoFrame, failed: "serial number", writes: 2},
 		{name: "text", raw: "/dev/ttyUSB0", cfg: sim.Config{Faults: sim.Faults{ASCII: true}}, want: OtherProtocol, failed: "serial number", writes: 2},
 		{name: "a head that sits badly", raw: tcp, cfg: sim.Config{Faults: sim.Faults{MaxAnswer: 30}}, want: BadChecksums, failed: "long read", writes: 8, text: "frames were bad"},
