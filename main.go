@@ -494,7 +494,7 @@ func examined(raw string) (diagnosis.Options, error) {
 	if err != nil {
 		return diagnosis.Options{}, usageError{err}
 	}
-	return diagnosis.Options{Target: target, Address: m.Address, Timeout: m.Timeout, Model: m.Model, Registers: m.Registers}, nil
+	return diagnosis.Options{Target: target, Address: m.Address, Timeout: m.Timeout, Model: m.Model, Registers: m.Registers, Dial: link.Open}, nil
 }
 
 func (p program) diagnose(ctx context.Context, args []string) error {

@@ -21,16 +21,13 @@ type Options struct {
 	Timeout   time.Duration // for an answer's first byte; 0: Examine 2 s, Align 0.8 s
 	Model     string        // name in package catalog; empty: what the meter says
 	Registers []uint16      // of the long read, the first 8; none: the model's usual ones
-	// Dial opens the line; nil: [link.Open].
+	// Dial opens the line, as [link.Open] does.
 	Dial func(context.Context, link.Target) (kmp.Line, error)
 }
 
 func (o Options) withDefaults() Options {
 	if o.Address == 0 {
 		o.Address = kmp.HeatMeter
-	}
-	if o.Dial == nil {
-		o.Dial = link.Open
 	}
 	return o
 }
