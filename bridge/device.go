@@ -181,9 +181,9 @@ func (d *device) familyUnknown() bool {
 	return len(d.cfg.Registers) == 0 && d.model().Name == "" && !d.record.Profile.Complete()
 }
 
-// UsualRegisters returns what is read of a model (a name of package catalog) when the
+// usualRegisters returns what is read of a model (a name of package catalog) when the
 // settings do not say; of an unknown one, what most heat meters have.
-func UsualRegisters(model string) []uint16 {
+func usualRegisters(model string) []uint16 {
 	m, ok := catalog.ModelByName(model)
 	if !ok {
 		m = catalog.FamilyModel(catalog.Heat)
@@ -195,8 +195,12 @@ func UsualRegisters(model string) []uint16 {
 // what the meter is known not to have.
 func (d *device) usual() []uint16 {
 	ids := d.cfg.Registers
-	if len(ids) == 0 {
-		ids = UsualRegisters(d.model().Name)
+	switch {
+	case len(ids) > 0:
+	case d.identified:
+		ids = d.record.Profile.Usual()
+	default:
+		ids = usualRegisters(d.model().Name)
 	}
 	there := slices.DeleteFunc(slices.Clone(ids), d.record.Profile.Lacks)
 	if len(there) == 0 { // better to ask in vain than not at all
@@ -377,13 +381,15 @@ func (p *poller) identify(ctx context.Context, d *device) error {
 		}
 		p.exchanged(d, former, previous)
 	}
+	if old := d.place.Identity; old != "" && old != identity && p.announce { // it is not continued any more
+		p.put(Message{Topic: p.topics.meterDiscovery(old), Retain: true, Rank: RankDiscovery})
+	}
 	d.place.Serial, d.place.Name, d.place.Model, d.place.Revision = text, name, meter.Model, meter.Revision
 	d.place.Identity = ""
 	if identity != text {
 		d.place.Identity = identity
 	}
 	p.usualInterval(d)
-	d.status.budget = d.budget(p.started)
 	p.save(d)
 	p.keep()
 	p.roster.update(d.index, d.status)
@@ -691,7 +697,6 @@ func (p *poller) surveyed(d *device) {
 		"serial": profile.Serial, "family": profile.Family, "registers": len(profile.Registers), "absent": len(profile.Absent),
 	}))
 	p.usualInterval(d)
-	d.status.budget = d.budget(p.started)
 	p.save(d)
 	p.keep()
 	p.publish(d)
@@ -757,6 +762,7 @@ func (p *poller) publish(d *device) {
 	d.status.usage = d.record.Usage
 	d.status.usage.Days = slices.Clone(d.record.Usage.Days) // it leaves this goroutine
 	d.status.quality, d.status.rated = d.quality.Percent()
+	d.status.budget = d.budget(p.started)
 	s := d.status
 	if s.meter.Name != "" {
 		msgs := []Message{diagnosticsMessage(p.topics, s, time.Now()), diagnosisMessage(p.topics, s)}

@@ -553,6 +553,7 @@ func (p *poller) exchange(ctx context.Context, d *device, e errand) ([]numbers.V
 		if err := p.survey(ctx, d); err != nil {
 			return nil, nil, err
 		}
+		p.usualInterval(d)
 	}
 	values, asked, again, err := p.registers(ctx, d, e)
 	if again && err == nil {
