@@ -1,6 +1,7 @@
 # The bridge in a container: one static program, no shell, not root.
 #
 #   docker build -t kmp2mqtt .
+#   docker run --volume kmp2mqtt-data:/data --env METERS=house=tcp://192.0.2.7:2001 --env MQTT_URL=mqtt://192.0.2.10 kmp2mqtt
 #   docker buildx build --platform linux/amd64,linux/arm64,linux/arm/v7,linux/arm/v6 .
 #
 # The build runs on the builder's own platform and Go cross-compiles, so no emulation is needed.
@@ -18,7 +19,8 @@ ARG VERSION COMMIT
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
     if [ "$TARGETARCH" = arm ]; then export GOARM="${TARGETVARIANT#v}"; fi; \
     CGO_ENABLED=0 GOOS="$TARGETOS" GOARCH="$TARGETARCH" \
-    go build -trimpath -ldflags "-s -w ${VERSION:+-X main.version=$VERSION} ${COMMIT:+-X main.commit=$COMMIT}" -o /kmp2mqtt .
+    go build -trimpath -ldflags "-s -w ${VERSION:+-X main.version=$VERSION} ${COMMIT:+-X main.commit=$COMMIT}" -o /kmp2mqtt . && \
+    mkdir -p /data
 
 FROM gcr.io/distroless/static-debian12:nonroot
 ARG VERSION COMMIT
@@ -29,5 +31,8 @@ LABEL org.opencontainers.image.title="kmp2mqtt" \
       org.opencontainers.image.revision="$COMMIT"
 COPY LICENSE NOTICE /usr/share/doc/kmp2mqtt/
 COPY --from=build /kmp2mqtt /usr/local/bin/kmp2mqtt
+# What must survive a restart. Mount a volume here; a new one takes over the directory's owner.
+COPY --from=build --chown=65532:65532 --chmod=700 /data /data
+ENV DATA_DIR=/data
 USER 65532:65532
 ENTRYPOINT ["/usr/local/bin/kmp2mqtt"]

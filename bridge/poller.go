@@ -14,6 +14,7 @@ import (
 	"kmp2mqtt/bridge/numbers"
 	"kmp2mqtt/bridge/store"
 	"kmp2mqtt/kmp"
+	"kmp2mqtt/kmp/catalog"
 	"kmp2mqtt/kmp/census"
 	"kmp2mqtt/kmp/diagnosis"
 )
@@ -258,6 +259,13 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
 // errStopped answers those who wait while the bridge stops.
 var errStopped = errors.New("bridge: stopping")
 
@@ -353,6 +361,9 @@ func (p *poller) asker(d *device) func(context.Context, []uint16) ([]kmp.Registe
 // surveyOn goes on with the census of a meter by a few requests.
 func (p *poller) surveyOn(ctx context.Context, d *device) {
 	d.survey = time.Now().Add(censusPause)
+	if d.model().Family == catalog.Water {
+		d.survey = d.due // behind the next reading: every session counts for a port that closes after some
+	}
 	err := p.contact(ctx, d, errand{survey: true}, func(ctx context.Context) error {
 		for range censusRequests {
 			if d.record.Profile.Complete() {
@@ -381,13 +392,31 @@ func (p *poller) survey(ctx context.Context, d *device) error {
 	}
 	found, err := p.conn.GetRegister(ctx, d.cfg.Address, ids...)
 	if err != nil {
-		if ctx.Err() == nil && d.status.ok > 0 { // it answers what it has
+		if p.refused(ctx, d, err) {
 			d.record.Profile.Fail(time.Now(), ids)
+		} else {
+			d.survey = latest(d.survey, d.due) // first a reading has to succeed
 		}
 		return err
 	}
 	d.record.Profile.Note(time.Now(), ids, found)
 	return nil
+}
+
+// refused reports whether a meter that failed to answer a request answers others: then it
+// is the request that it does not like. Some close the line instead.
+func (p *poller) refused(ctx context.Context, d *device, err error) bool {
+	if ctx.Err() != nil || d.status.ok == 0 {
+		return false
+	}
+	if lost(err) {
+		return true
+	}
+	if !errors.Is(err, kmp.ErrNoReply) {
+		return false // it answers; what it said got lost
+	}
+	serial, err := p.conn.GetSerialNo(ctx, d.cfg.Address)
+	return err == nil && serial == d.serial
 }
 
 // errand is what a visit to a meter is for.

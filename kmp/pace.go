@@ -124,14 +124,11 @@ func (c *Conn) hear(p []byte, inTime bool) {
 	}
 }
 
-// paid notes an answer to a request that was given up, first after the last request.
-// When several were given up, nobody knows which of them it answers, and how late.
+// paid notes an answer to a request that was given up, first after the last request
+// or longer: nobody knows which of several it answers.
 func (c *Conn) paid(first time.Duration) {
 	if c.owed == 0 {
 		return
-	}
-	if c.owed > 1 {
-		first = 0
 	}
 	c.owed--
 	c.pace.late(first)

@@ -103,4 +103,13 @@ export SERIAL_GID METERS
 docker compose up --detach --wait
 expect '"energy_' -R -t kmp2mqtt/line
 
+echo "== what survives"
+docker compose restart --timeout 5 kmp2mqtt
+docker compose cp kmp2mqtt:/data/kmp2mqtt.json "$work/kept.json"
+grep -o '"meter/80123456"' "$work/kept.json" || fail "the volume does not hold the meter: $(head -c 300 "$work/kept.json")"
+docker compose up --detach --force-recreate --wait kmp2mqtt
+expect '"energy_' -R -t kmp2mqtt/line
+log=$(docker compose logs kmp2mqtt)
+! grep -F DATA_DIR <<<"$log" || fail "the bridge has trouble with its volume"
+
 echo "1 passed, 0 failed"

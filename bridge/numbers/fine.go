@@ -321,11 +321,11 @@ func fused(total int64, f *fusion, fine kmp.Unit) (kmp.Decimal, bool) {
 }
 
 // contradiction says why a counter cannot be right beside its high-resolution register,
-// once it is known where that wraps; empty when nothing speaks against it.
+// once the two were found to fit; empty when nothing speaks against it.
 func (r *reading) contradiction(id uint16) string {
 	for _, p := range pairs {
 		f, known := r.Fine[p.name]
-		if p.coarse != id || !known || f.Learned == 0 || len(f.Moduli) != 1 {
+		if p.coarse != id || !known || f.Last == nil {
 			continue
 		}
 		fine, ok := r.fineOf(p)
@@ -337,7 +337,7 @@ func (r *reading) contradiction(id uint16) string {
 		if !ok || c.Key != f.Coarse || d.Key != f.Fine {
 			continue
 		}
-		if _, fits := o.total(f.Moduli[0], o.far); !fits {
+		if len(o.fitting(f.Moduli)) == 0 {
 			return "it does not fit " + d.Register.Name
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"slices"
 	"strings"
+	"time"
 
 	"kmp2mqtt/kmp"
 )
@@ -177,5 +178,9 @@ func soundNumber(d kmp.Decimal) bool { return len(d.String()) <= maxDigits }
 
 // lastSecond is the end of the year 9999: no moment is later.
 const lastSecond = 253402300799
+
+// second is a moment in seconds since 1970, never before that or after lastSecond,
+// whatever the clock says.
+func second(t time.Time) int64 { return min(max(0, t.Unix()), lastSecond) }
 
 func soundTime(t int64) bool { return t >= 0 && t <= lastSecond }

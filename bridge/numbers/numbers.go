@@ -68,7 +68,7 @@ func (s *State) Judge(at time.Time, model string, values []Value) Result {
 	r := reading{
 		memory: s.memory(),
 		at:     at,
-		now:    max(0, at.Unix()),
+		now:    second(at),
 		title:  model,
 		values: slices.Clone(values),
 		doubts: make([]doubt, len(values)),
@@ -128,7 +128,7 @@ const (
 type reading struct {
 	*memory
 	at     time.Time
-	now    int64 // at in seconds since 1970, not negative
+	now    int64 // at in seconds since 1970
 	title  string
 	model  catalog.Model // the zero one: not known
 	values []Value

@@ -171,7 +171,7 @@ func (r *reading) cubicMetres() (kmp.Decimal, bool) {
 // anchor moves on to a new day or month: it began with the last reading before, or with
 // the first one in it, when that is near enough.
 func (r *reading) anchor(a *anchor, midnight time.Time, near time.Duration, now *snapshot) {
-	began, seconds := max(0, midnight.Unix()), int64(near/time.Second)
+	began, seconds := second(midnight), int64(near/time.Second)
 	if a.Began != began {
 		*a = anchor{Began: began}
 		if r.Last != nil && r.Last.At <= began && began-r.Last.At <= seconds {

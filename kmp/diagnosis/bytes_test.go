@@ -118,6 +118,7 @@ func headOver(t *testing.T, cfg sim.Config) (near net.Conn, cut func()) {
 func TestFromBytes(t *testing.T) {
 	faults := func(f sim.Faults) func(*testing.T) Evidence {
 		return func(t *testing.T) Evidence {
+			t.Helper()
 			return simulated(t, sim.Config{Faults: f}).read(t.Context(), 60, 68, 80)
 		}
 	}
@@ -141,14 +142,17 @@ func TestFromBytes(t *testing.T) {
 		{"a head that sits badly", BadChecksums, faults(sim.Faults{MaxAnswer: 8})},
 		{"answers of another address", WrongAddress, faults(sim.Faults{Foreign: kmp.LoggerTop})},
 		{"a logger's address, no logger", WrongAddress, func(t *testing.T) Evidence {
+			t.Helper()
 			v := simulated(t, sim.Config{})
 			v.addr = kmp.LoggerTop
 			return v.read(t.Context(), 60)
 		}},
 		{"none of the registers", NoRegisters, func(t *testing.T) Evidence {
+			t.Helper()
 			return simulated(t, sim.Config{}).read(t.Context(), 1054, 1055)
 		}},
 		{"another program's answers", ForeignFrames, func(t *testing.T) Evidence {
+			t.Helper()
 			near, far := net.Pipe()
 			t.Cleanup(func() { near.Close(); far.Close() })
 			go func() {
@@ -164,17 +168,21 @@ func TestFromBytes(t *testing.T) {
 			return v.read(t.Context(), 60)
 		}},
 		{"the magnet does not hold", Asleep, func(t *testing.T) Evidence {
+			t.Helper()
 			return simulated(t, sim.Config{Faults: sim.Faults{SleepAfter: 4 * time.Minute}}).until(t, 90*time.Second, 60)
 		}},
 		{"the magnet does not hold, with echo", Asleep, func(t *testing.T) Evidence {
+			t.Helper()
 			return simulated(t, sim.Config{Faults: sim.Faults{SleepAfter: 4 * time.Minute, Echo: true}}).until(t, 90*time.Second, 60)
 		}},
 		{"a water meter closes its port", Throttled, func(t *testing.T) Evidence {
+			t.Helper()
 			v := simulated(t, sim.Config{Model: "21", Faults: sim.Faults{Throttle: sim.Throttle{Sessions: 5, Shut: 12 * time.Hour}}})
 			v.family = catalog.Water
 			return v.until(t, time.Hour, 68)
 		}},
 		{"the head falls off", EchoMissing, func(t *testing.T) Evidence {
+			t.Helper()
 			near, cut := headOver(t, sim.Config{Faults: sim.Faults{Echo: true}})
 			v := &visitor{conn: kmp.NewConn(near, kmp.Options{}), addr: kmp.HeatMeter}
 			if e := v.read(t.Context(), 60); e.Err != nil || !e.Echo {
@@ -184,6 +192,7 @@ func TestFromBytes(t *testing.T) {
 			return v.read(t.Context(), 60)
 		}},
 		{"the meter is swapped", WrongMeter, func(t *testing.T) Evidence {
+			t.Helper()
 			v := simulated(t, sim.Config{})
 			if e := v.read(t.Context(), 60); e.Err != nil {
 				t.Fatal(e)
@@ -193,11 +202,13 @@ func TestFromBytes(t *testing.T) {
 		}},
 		{"not tried", NotRead, func(*testing.T) Evidence { return Evidence{Now: time.Now()} }},
 		{"given up", Failed, func(t *testing.T) Evidence {
+			t.Helper()
 			ctx, stop := context.WithCancel(t.Context())
 			time.AfterFunc(500*time.Millisecond, stop)
 			return simulated(t, sim.Config{Faults: sim.Faults{Silence: true}}).read(ctx, 60)
 		}},
 		{"the other end closes", LineLost, func(t *testing.T) Evidence {
+			t.Helper()
 			near, far := net.Pipe()
 			v := &visitor{conn: kmp.NewConn(near, kmp.Options{}), addr: kmp.HeatMeter}
 			t.Cleanup(func() { v.conn.Close() })
@@ -206,6 +217,7 @@ func TestFromBytes(t *testing.T) {
 			return v.read(t.Context(), 60)
 		}},
 		{"the other end takes nothing", LineStuck, func(t *testing.T) Evidence {
+			t.Helper()
 			near, far := net.Pipe()
 			t.Cleanup(func() { near.Close(); far.Close() })
 			v := &visitor{conn: kmp.NewConn(near, kmp.Options{}), addr: kmp.HeatMeter}

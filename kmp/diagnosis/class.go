@@ -63,8 +63,8 @@ func classes() []Class {
 		{
 			PortMissing, "The port is not there",
 			"There is no such serial port now: the adapter is unplugged, or has another name.",
-			"Plug the adapter in and name it as in /dev/serial/by-id/, which stays the same whatever its place; the bridge waits for it.",
-			[]string{"`file does not exist`", "`the device node is there, but no device behind it`"},
+			"Plug the adapter in and name it as in /dev/serial/by-id/ or by usb://, which stay the same whatever its place; the bridge waits for it.",
+			[]string{"`file does not exist`", "`no such USB serial adapter`", "`the device node is there, but no device behind it`"},
 		},
 		{
 			PortBusy, "The port is in use",
@@ -165,7 +165,7 @@ func classes() []Class {
 		{
 			WrongAddress, "No answer at this address",
 			"The meter does not answer at the address that the line asks.",
-			"Take the option address off the line: meters answer at 0x3F, only loggers in modules at 0x7F and 0xBF.",
+			"Take the option address off the line, or set it to the address that answers: meters have 0x3F, only loggers in modules 0x7F and 0xBF.",
 			[]string{"`address is ..., should be ...`"},
 		},
 		{

@@ -52,11 +52,11 @@ func succeeded(e Evidence) Code {
 
 // What Windows calls these errors of a connection; no other system has such numbers.
 const (
-	wsaNetUnreachable  = syscall.Errno(10051)
-	wsaAborted         = syscall.Errno(10053)
-	wsaReset           = syscall.Errno(10054)
-	wsaRefused         = syscall.Errno(10061)
-	wsaHostUnreachable = syscall.Errno(10065)
+	errWSANetUnreachable  = syscall.Errno(10051)
+	errWSAAborted         = syscall.Errno(10053)
+	errWSAReset           = syscall.Errno(10054)
+	errWSARefused         = syscall.Errno(10061)
+	errWSAHostUnreachable = syscall.Errno(10065)
 )
 
 // isAny reports whether err is one of targets.
@@ -74,10 +74,10 @@ func lineClass(err error) Code {
 	switch {
 	case isDNS:
 		return HostUnknown
-	case isAny(err, syscall.ECONNREFUSED, wsaRefused):
+	case isAny(err, syscall.ECONNREFUSED, errWSARefused):
 		return ConnectionRefused
 	case isNet && op.Op == "dial",
-		isAny(err, syscall.EHOSTUNREACH, syscall.ENETUNREACH, wsaHostUnreachable, wsaNetUnreachable),
+		isAny(err, syscall.EHOSTUNREACH, syscall.ENETUNREACH, errWSAHostUnreachable, errWSANetUnreachable),
 		opening && isAny(err, context.DeadlineExceeded, os.ErrDeadlineExceeded):
 		return HostUnreachable
 	case errors.Is(err, link.ErrRefused):
@@ -85,7 +85,7 @@ func lineClass(err error) Code {
 	case errors.Is(err, link.ErrStuck), errors.Is(err, os.ErrDeadlineExceeded): // a read's deadline is silence, and has an error of its own
 		return LineStuck
 	case isAny(err, io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, os.ErrClosed, net.ErrClosed,
-		syscall.ECONNRESET, syscall.ECONNABORTED, syscall.EPIPE, wsaReset, wsaAborted):
+		syscall.ECONNRESET, syscall.ECONNABORTED, syscall.EPIPE, errWSAReset, errWSAAborted):
 		return LineLost
 	case isAny(err, link.ErrBusy, syscall.EBUSY):
 		return PortBusy

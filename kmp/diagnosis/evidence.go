@@ -49,10 +49,13 @@ func FromError(err error) Evidence {
 // Frames is how many frames began and ended, good or not.
 func (e Evidence) Frames() uint64 { return e.Answers + e.BadFrames + e.Foreign }
 
-// Text is the sentence of a class with what this reading adds to it: for damaged
-// frames, their share.
+// Text is the sentence of a class with what this reading adds to it: how many frames
+// were damaged, which address answered.
 func (e Evidence) Text(c Code) string {
 	text := Lookup(c).Text
+	if a, ok := errors.AsType[*kmp.AddressError](e.Err); ok && c == WrongAddress {
+		text += fmt.Sprintf(" Asked was %02X, the answer came from %02X.", byte(a.Want), byte(a.Got))
+	}
 	if frames := e.Frames(); c == BadChecksums && frames > 0 {
 		text += fmt.Sprintf(" %d of %d frames were bad, %d by their checksum.", e.BadFrames, frames, e.ChecksumErrors)
 	}

@@ -56,6 +56,10 @@ func TestText(t *testing.T) {
 	if got := e.Text(BadChecksums); !strings.HasPrefix(got, Lookup(BadChecksums).Text) || !strings.HasSuffix(got, " 7 of 12 frames were bad, 6 by their checksum.") {
 		t.Error(got)
 	}
+	e.Err = exchange(&kmp.AddressError{Want: kmp.HeatMeter, Got: kmp.LoggerTop}, "")
+	if got := e.Text(WrongAddress); !strings.HasSuffix(got, " Asked was 3F, the answer came from 7F.") {
+		t.Error(got)
+	}
 	if got := e.Text(Silent); got != Lookup(Silent).Text {
 		t.Error(got)
 	}

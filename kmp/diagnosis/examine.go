@@ -102,7 +102,8 @@ func Examine(ctx context.Context, o Options, report func(Step)) Verdict {
 		x.tryAddresses(ctx, c)
 	}
 	c.Close()
-	if slices.Contains([]Code{Silent, EchoOnly, WrongAddress, NoFrame}, code) && x.verdict.Add == "" && x.serial() {
+	unheard := slices.Contains([]Code{Silent, EchoOnly, WrongAddress, NoFrame}, code) && e.Foreign == 0
+	if unheard && x.verdict.Add == "" && x.serial() {
 		x.trySettings(ctx)
 	}
 	return x.conclude(e)
@@ -350,7 +351,7 @@ func (x *examination) talk(ctx context.Context, t link.Target, text string) ([]b
 	if err != nil {
 		return nil, err
 	}
-	t.Baud = 1200
+	t.Baud, t.Warmup = 1200, 0 // the answer does not wait
 	if line, err = x.Dial(ctx, t); err != nil {
 		return nil, err
 	}

@@ -83,6 +83,10 @@ func TestExamine(t *testing.T) {
 		},
 		{name: "a logger", raw: tcp, cfg: sim.Config{Address: kmp.LoggerBase}, want: WrongAddress, add: "address=0xBF", failed: "serial number, address 7F", writes: 4, text: "Write the options address=0xBF on the line"},
 		{name: "no logger", raw: tcp, addr: kmp.LoggerTop, want: WrongAddress, add: "address=0x3F", failed: "serial number", writes: 3, text: "Take the option address off"},
+		{
+			name: "answers of another address", raw: "/dev/ttyUSB0", cfg: sim.Config{Faults: sim.Faults{Foreign: kmp.LoggerTop}}, want: WrongAddress, writes: 4,
+			failed: "serial number, address 7F, address BF", text: "the answer came from 7F",
+		},
 		{name: "garbled", raw: tcp, cfg: sim.Config{Faults: sim.Faults{Garbled: true}}, want: NoFrame, failed: "serial number", writes: 2},
 		{name: "text", raw: "/dev/ttyUSB0", cfg: sim.Config{Faults: sim.Faults{ASCII: true}}, want: OtherProtocol, failed: "serial number", writes: 2},
 		{name: "a head that sits badly", raw: tcp, cfg: sim.Config{Faults: sim.Faults{MaxAnswer: 30}}, want: BadChecksums, failed: "long read", writes: 8, text: "frames were bad"},
@@ -135,14 +139,14 @@ func oldMeter(t *testing.T, baud int, stop float64, text string) func(context.Co
 	if err != nil {
 		t.Fatal(err)
 	}
-	var asked bool
+	var asked atomic.Bool
 	return func(_ context.Context, at link.Target) (kmp.Line, error) {
 		if at.Baud == baud && at.StopBits == stop && at.DataBits == 8 && at.Parity == link.ParityNone {
 			return m.Line(t.Context()), nil
 		}
 		near, far := net.Pipe()
 		t.Cleanup(func() { near.Close(); far.Close() })
-		if asked && at.Baud == 1200 && at.DataBits == 7 {
+		if asked.Load() && at.Baud == 1200 && at.DataBits == 7 {
 			go io.WriteString(far, text)
 		}
 		go func() {
@@ -152,7 +156,9 @@ func oldMeter(t *testing.T, baud int, stop float64, text string) func(context.Co
 				if err != nil {
 					return
 				}
-				asked = asked || at.Baud == 300 && at.DataBits == 7 && at.Parity == link.ParityEven && string(p[:n]) == "/#1"
+				if at.Baud == 300 && at.DataBits == 7 && at.Parity == link.ParityEven && string(p[:n]) == "/#1" {
+					asked.Store(true)
+				}
 			}
 		}()
 		return near, nil
@@ -160,38 +166,27 @@ func oldMeter(t *testing.T, baud int, stop float64, text string) func(context.Co
 }
 
 func TestExamineSettings(t *testing.T) {
-	text := strings.Repeat("0001234 ", 10)
 	tests := []struct {
 		name string
 		raw  string
-		dial func(t *testing.T) func(context.Context, link.Target) (kmp.Line, error)
+		baud int     // at which the meter listens
+		stop float64 // with these stop bits
+		text string  // what it answers to /#1
 		want Code
 		add  string
 		next string
 	}{
-		{"electricity", "/dev/ttyUSB0", func(t *testing.T) func(context.Context, link.Target) (kmp.Line, error) {
-			return oldMeter(t, 9600, 1, "")
-		}, NoFrame, "baud=9600&stopbits=1", "baud=9600&stopbits=1"},
-		{"a 302", "rfc2217://192.0.2.7:2001", func(t *testing.T) func(context.Context, link.Target) (kmp.Line, error) {
-			return oldMeter(t, 2400, 2, "")
-		}, NoFrame, "baud=2400&stopbits=2", "baud=2400"},
-		{"set up wrongly", "/dev/ttyUSB0?baud=9600&parity=even", func(t *testing.T) func(context.Context, link.Target) (kmp.Line, error) {
-			return oldMeter(t, 1200, 2, "")
-		}, NoFrame, "baud=1200&stopbits=2", "baud=1200&stopbits=2"},
-		{"not to be set from here", "tcp://192.0.2.7:2001", func(t *testing.T) func(context.Context, link.Target) (kmp.Line, error) {
-			return oldMeter(t, 9600, 1, "")
-		}, Silent, "", "button"},
-		{"a 66C", "/dev/ttyUSB0", func(t *testing.T) func(context.Context, link.Target) (kmp.Line, error) {
-			return oldMeter(t, 0, 0, text)
-		}, OtherProtocol, "", "cannot be read"},
-		{"nothing", "/dev/ttyUSB0", func(t *testing.T) func(context.Context, link.Target) (kmp.Line, error) {
-			return oldMeter(t, 0, 0, "\x00\x01")
-		}, Silent, "", "button"},
+		{"electricity", "/dev/ttyUSB0", 9600, 1, "", NoFrame, "baud=9600&stopbits=1", "baud=9600&stopbits=1"},
+		{"a 302", "rfc2217://192.0.2.7:2001", 2400, 2, "", NoFrame, "baud=2400&stopbits=2", "baud=2400"},
+		{"set up wrongly", "/dev/ttyUSB0?baud=9600&parity=even", 1200, 2, "", NoFrame, "baud=1200&stopbits=2", "baud=1200&stopbits=2"},
+		{"not to be set from here", "tcp://192.0.2.7:2001", 9600, 1, "", Silent, "", "button"},
+		{"a 66C", "/dev/ttyUSB0", 0, 0, strings.Repeat("0001234 ", 10), OtherProtocol, "", "cannot be read"},
+		{"nothing", "/dev/ttyUSB0", 0, 0, "\x00\x01", Silent, "", "button"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				v := Examine(t.Context(), Options{Target: target(t, tt.raw), Dial: tt.dial(t)}, nil)
+				v := Examine(t.Context(), Options{Target: target(t, tt.raw), Dial: oldMeter(t, tt.baud, tt.stop, tt.text)}, nil)
 				if v.Code != tt.want || v.Add != tt.add || !strings.Contains(v.NextStep, tt.next) {
 					t.Errorf("%s %q %q, want %s %q %q", v.Code, v.Add, v.NextStep, tt.want, tt.add, tt.next)
 				}

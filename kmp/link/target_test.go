@@ -207,10 +207,11 @@ func TestParseErrors(t *testing.T) {
 
 func TestTargetEndpoint(t *testing.T) {
 	for raw, want := range map[string]string{
-		"/dev/ttyUSB0?baud=2400": "/dev/ttyUSB0",
-		"socket://H:1?baud=2400": "tcp://h:1",
-		"tcp://[::1]:1":          "tcp://[::1]:1",
-		"rfc2217://H:1?dtr=on":   "tcp://h:1",
+		"/dev/ttyUSB0?baud=2400":      "/dev/ttyUSB0",
+		"socket://H:1?baud=2400":      "tcp://h:1",
+		"tcp://[::1]:1":               "tcp://[::1]:1",
+		"rfc2217://H:1?dtr=on":        "tcp://h:1",
+		"usb://10C4:ea60/1?baud=2400": "usb://10c4:ea60/1",
 	} {
 		target, err := parse(raw, "linux")
 		if err != nil {
@@ -250,7 +251,7 @@ func FuzzParse(f *testing.F) {
 	for _, raw := range []string{
 		"", "/dev/ttyUSB0", "serial:///dev/serial/by-id/x?baud=9600&parity=E&stopbits=1&dtr=on&rts=off", "COM3", `\\.\COM7`,
 		"tcp://host:1", "socket://[fe80::1%25eth0]:65535?baud=2400", "tcp://u:p@h:1/x#y", "sim://403?a=b&a=c", "rfc2217://h:1?dtr=off&parity=E&stopbits=1.5",
-		"tcp://[::ffff:10.0.0.1]:1", "/dev/%25%3f", "?", "://", "/..", "tcp://[::%25]:1",
+		"usb://10c4:EA60/a/b%2F?warmup=1.50s", "usb://0403:6001", "tcp://[::ffff:10.0.0.1]:1", "/dev/%25%3f", "?", "://", "/..", "tcp://[::%25]:1",
 	} {
 		for _, goos := range []string{"linux", "windows"} {
 			f.Add(raw, goos)
