@@ -751,7 +751,9 @@ func (p program) read(ctx context.Context, args []string) error {
 		ids = m.Registers
 	}
 	if len(ids) == 0 {
-		ids = bridge.UsualRegisters(id.model)
+		if ids, err = usual(ctx, c, m, id); err != nil {
+			return err
+		}
 	}
 	registers, err := c.GetRegister(ctx, m.Address, ids...)
 	if err != nil {
@@ -782,6 +784,21 @@ func (p program) read(ctx context.Context, args []string) error {
 		fmt.Fprintf(p.err, "register %d (%s) is not supported by this meter\n", id, catalog.Lookup(id).Name)
 	}
 	return p.table(rows)
+}
+
+// usual are the registers that a meter is usually read for. Of one that does not tell its
+// model the kind is found out: heat, water or electricity.
+func usual(ctx context.Context, c *kmp.Conn, m bridge.MeterConfig, id identity) ([]uint16, error) {
+	profile := census.New(*id.Serial)
+	if profile.Model = id.model; id.model == "" {
+		ids := profile.Next()
+		found, err := c.GetRegister(ctx, m.Address, ids...)
+		if err != nil {
+			return nil, err
+		}
+		profile.Note(time.Now(), ids, found)
+	}
+	return profile.Usual(), nil
 }
 
 func (p program) decode(_ context.Context, args []string) error {

@@ -1126,7 +1126,7 @@ func TestBridgeModelByType(t *testing.T) {
 		for _, v := range m.visits {
 			asked = append(asked, v.ids...)
 		}
-		want := UsualRegisters("601")
+		want := usualRegisters("601")
 		if diff := cmp.Diff(want, asked[:len(want)]); diff != "" {
 			t.Error(diff)
 		}

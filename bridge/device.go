@@ -164,11 +164,10 @@ func (d *device) budget(started time.Time) battery.Budget {
 
 // model is the meter's, or the one that stands for its family; without a name if neither is known.
 func (d *device) model() catalog.Model {
-	if m, ok := catalog.ModelByName(d.record.Profile.Model); ok {
-		return m
-	}
-	if m, ok := catalog.ModelByName(d.cfg.Model); ok {
-		return m
+	for _, name := range []string{d.cfg.Model, d.record.Profile.Model} {
+		if m, ok := catalog.ModelByName(name); ok {
+			return m
+		}
 	}
 	if f := d.record.Profile.Family; f != "" {
 		return catalog.FamilyModel(f)
@@ -181,9 +180,9 @@ func (d *device) familyUnknown() bool {
 	return len(d.cfg.Registers) == 0 && d.model().Name == "" && !d.record.Profile.Complete()
 }
 
-// UsualRegisters returns what is read of a model (a name of package catalog) when the
+// usualRegisters returns what is read of a model (a name of package catalog) when the
 // settings do not say; of an unknown one, what most heat meters have.
-func UsualRegisters(model string) []uint16 {
+func usualRegisters(model string) []uint16 {
 	m, ok := catalog.ModelByName(model)
 	if !ok {
 		m = catalog.FamilyModel(catalog.Heat)
@@ -195,8 +194,12 @@ func UsualRegisters(model string) []uint16 {
 // what the meter is known not to have.
 func (d *device) usual() []uint16 {
 	ids := d.cfg.Registers
-	if len(ids) == 0 {
-		ids = UsualRegisters(d.model().Name)
+	switch {
+	case len(ids) > 0:
+	case d.record.Profile.Serial != "":
+		ids = d.record.Profile.Usual()
+	default:
+		ids = usualRegisters(d.model().Name)
 	}
 	there := slices.DeleteFunc(slices.Clone(ids), d.record.Profile.Lacks)
 	if len(there) == 0 { // better to ask in vain than not at all
@@ -234,7 +237,7 @@ func (d *device) surveying() bool {
 // runsBack reports whether a counter that only grows became less: another meter, perhaps.
 func (d *device) runsBack(values []numbers.Value) bool {
 	for _, now := range values {
-		if now.Register.Kind != catalog.Counter || d.place.Identity != "" {
+		if now.Register.Kind != catalog.Counter || d.cfg.Continue {
 			continue
 		}
 		for _, old := range d.last {
@@ -355,7 +358,9 @@ func (p *poller) identify(ctx context.Context, d *device) error {
 
 	former := Meter{Name: d.place.Name, Label: d.cfg.Label, Serial: d.place.Serial, Identity: cmp.Or(d.place.Identity, d.place.Serial), Model: d.place.Model, Revision: d.place.Revision}
 	previous := d.record
-	previous.Announced = savedKeys(d.keys)
+	if d.last != nil {
+		previous.Announced = savedKeys(d.keys)
+	}
 	d.identified, d.confirm, d.confirmed, d.serial = true, false, time.Now(), serial
 	d.status.meter = meter
 	if d.record.Profile.Serial != text {
@@ -377,13 +382,15 @@ func (p *poller) identify(ctx context.Context, d *device) error {
 		}
 		p.exchanged(d, former, previous)
 	}
+	if old := d.place.Identity; old != "" && old != identity && p.announce { // it is not continued any more
+		p.put(Message{Topic: p.topics.meterDiscovery(old), Retain: true, Rank: RankDiscovery})
+	}
 	d.place.Serial, d.place.Name, d.place.Model, d.place.Revision = text, name, meter.Model, meter.Revision
 	d.place.Identity = ""
 	if identity != text {
 		d.place.Identity = identity
 	}
 	p.usualInterval(d)
-	d.status.budget = d.budget(p.started)
 	p.save(d)
 	p.keep()
 	p.roster.update(d.index, d.status)
@@ -422,14 +429,33 @@ func (p *poller) remembers(serial string) record {
 	return m
 }
 
-// recallPlace fills in what is remembered of the place.
+// recallPlace fills in what is remembered of the place and of the meter that was there
+// last: who it was counts before it answers, as for a diagnosis.
 func (p *poller) recallPlace(d *device) {
 	var saved place
 	if _, err := p.store.Get(d.placeKey(), &saved); err != nil || len(saved.Totals) > 4*MaxRegisters || len(saved.Offsets) > 4*MaxRegisters {
 		p.log.Warn("what was remembered of the place is damaged; beginning anew", "meter", d.cfg.Name, "line", p.shown, "error", err)
 		return
 	}
+	if _, err := strconv.ParseUint(saved.Serial, 10, 32); err != nil {
+		return // nobody was there yet
+	}
 	d.place = saved
+	identity := saved.Serial
+	if d.cfg.Continue {
+		identity = cmp.Or(saved.Identity, identity)
+	}
+	name := cmp.Or(d.cfg.Name, identity)
+	if err := p.roster.claim(d.index, name, saved.Serial); err != nil {
+		d.place = place{} // somebody else has it now
+		return
+	}
+	d.status.meter = Meter{
+		Name: name, Label: d.cfg.Label, Serial: saved.Serial, Identity: identity,
+		Model: cmp.Or(d.status.meter.Model, saved.Model), Revision: saved.Revision, Line: p.shown,
+	}
+	p.recall(d, saved.Serial)
+	d.keys = d.remembered()
 }
 
 // save has it remembered what is known of a meter and its place.
@@ -504,7 +530,7 @@ func (d *device) looked(r Reading) []numbers.Value {
 
 // shifted adds the offsets of a place that goes on with another meter.
 func (d *device) shifted(values []numbers.Value) []numbers.Value {
-	if d.place.Identity == "" {
+	if !d.cfg.Continue {
 		return values
 	}
 	values = slices.Clone(values)
@@ -519,31 +545,37 @@ func (d *device) shifted(values []numbers.Value) []numbers.Value {
 	return values
 }
 
-// join finds the offsets by which the counters of a place go on with another meter, and
-// keeps the totals as they are published.
+// join lets the counters of a place go on with another meter where that is wanted, and keeps
+// the totals as they are published.
 func (d *device) join(values []numbers.Value) []numbers.Value {
-	if !d.cfg.Continue {
-		return values
-	}
 	if d.place.Totals == nil {
 		d.place.Totals, d.place.Offsets = make(map[string]kmp.Decimal), make(map[string]offset)
 	}
-	for _, v := range values {
-		n, isNumber := v.Value.(kmp.Decimal)
-		total, before := d.place.Totals[v.Key]
-		if v.Register.Kind != catalog.Counter || !isNumber || !before || d.place.Identity == "" || d.place.Offsets[v.Key].Serial == d.place.Serial {
-			continue
-		}
-		if difference, err := total.Add(n.Neg()); err == nil {
-			d.place.Offsets[v.Key] = offset{d.place.Serial, difference}
+	counters := func(do func(key string, n kmp.Decimal), values []numbers.Value) {
+		for _, v := range values {
+			if n, ok := v.Value.(kmp.Decimal); ok && v.Register.Kind == catalog.Counter {
+				do(v.Key, n)
+			}
 		}
 	}
+	counters(func(key string, n kmp.Decimal) {
+		o, joined := d.place.Offsets[key]
+		switch {
+		case joined && o.Serial == d.place.Serial || len(d.place.Offsets) >= 2*MaxRegisters:
+		case joined:
+			if difference, err := d.place.Totals[key].Add(n.Neg()); err == nil {
+				d.place.Offsets[key] = offset{d.place.Serial, difference}
+			}
+		default:
+			d.place.Offsets[key] = offset{Serial: d.place.Serial}
+		}
+	}, values)
 	values = d.shifted(values)
-	for _, v := range values {
-		if n, ok := v.Value.(kmp.Decimal); ok && v.Register.Kind == catalog.Counter && len(d.place.Totals) < 2*MaxRegisters {
-			d.place.Totals[v.Key] = n
+	counters(func(key string, n kmp.Decimal) {
+		if _, joined := d.place.Offsets[key]; joined {
+			d.place.Totals[key] = n
 		}
-	}
+	}, values)
 	return values
 }
 
@@ -691,7 +723,6 @@ func (p *poller) surveyed(d *device) {
 		"serial": profile.Serial, "family": profile.Family, "registers": len(profile.Registers), "absent": len(profile.Absent),
 	}))
 	p.usualInterval(d)
-	d.status.budget = d.budget(p.started)
 	p.save(d)
 	p.keep()
 	p.publish(d)
@@ -757,6 +788,7 @@ func (p *poller) publish(d *device) {
 	d.status.usage = d.record.Usage
 	d.status.usage.Days = slices.Clone(d.record.Usage.Days) // it leaves this goroutine
 	d.status.quality, d.status.rated = d.quality.Percent()
+	d.status.budget = d.budget(p.started)
 	s := d.status
 	if s.meter.Name != "" {
 		msgs := []Message{diagnosticsMessage(p.topics, s, time.Now()), diagnosisMessage(p.topics, s)}

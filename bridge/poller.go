@@ -106,7 +106,7 @@ type poller struct {
 	count    int // meters over all lines
 
 	conn    *kmp.Conn
-	size    int       // registers in a request, as the line took them last
+	learned kmp.Stats // of the line, when it was used last
 	opens   int       // failed attempts to open in a row
 	reopen  time.Time // not before, unless somebody asks
 	silence int       // failed readings in a row, over all meters of the line
@@ -463,10 +463,11 @@ func (p *poller) contact(ctx context.Context, d *device, e errand, do func(conte
 	if err := p.open(ctx); err != nil {
 		return err
 	}
-	const census = 16                                                   // requests of a whole one
-	requests := max(len(e.chosen), len(d.usual()))/kmp.MaxRegisters + 4 // and those that identify
+	const census = 16 // requests of a whole one
+	size := max(1, p.conn.Stats().RequestSize)
+	requests := max(len(e.chosen), len(d.usual()))/size + 4 // and those that identify
 	if e.survey {
-		requests += census
+		requests += census * kmp.MaxRegisters / size
 	}
 	limited, cancel := context.WithTimeout(ctx, time.Duration(requests)*(2*p.timeout()+5*time.Second))
 	defer cancel()
@@ -476,7 +477,7 @@ func (p *poller) contact(ctx context.Context, d *device, e errand, do func(conte
 	err := do(limited)
 	after := p.conn.Stats()
 	d.account(before, after, e)
-	p.size = after.RequestSize
+	p.learned = after
 	if !e.survey {
 		d.status.duration = time.Since(began)
 	}
@@ -543,7 +544,8 @@ func (p *poller) open(ctx context.Context) error {
 	}
 	p.opens, p.silence, p.reopen = 0, 0, time.Time{}
 	p.conn = kmp.NewConn(line, kmp.Options{
-		Timeout: p.timeout(), ByteTime: p.devices[0].cfg.ByteTime, RequestSize: p.size, Trace: p.trace,
+		Timeout: p.timeout(), ByteTime: p.devices[0].cfg.ByteTime, Trace: p.trace,
+		RequestSize: p.learned.RequestSize, StartTimeout: p.learned.Timeout, StartGap: p.learned.Gap,
 	})
 	for _, d := range p.devices {
 		d.confirm = true
@@ -582,6 +584,7 @@ func (p *poller) exchange(ctx context.Context, d *device, e errand) ([]numbers.V
 		if err := p.survey(ctx, d); err != nil {
 			return nil, nil, err
 		}
+		p.usualInterval(d)
 	}
 	values, asked, again, err := p.registers(ctx, d, e)
 	if again && err == nil {

@@ -127,7 +127,7 @@ func TestManyMeters(t *testing.T) {
 // its values, state, diagnostics, and handing them to the outbox.
 func BenchmarkReadingToMessages(b *testing.B) {
 	var registers []kmp.Register
-	for i, id := range UsualRegisters("403") {
+	for i, id := range usualRegisters("403") {
 		registers = append(registers, number(b, id, kmp.UnitGJ, fmt.Sprintf("%d.%03d", 1000+i, i)))
 	}
 	topics, box := topics{base: "kmp2mqtt", discovery: "homeassistant"}, NewOutbox()
