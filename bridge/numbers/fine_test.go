@@ -12,6 +12,7 @@ func TestFusion(t *testing.T) {
 	// look is one reading, half an hour after the one before; "" is not read.
 	type look struct{ coarse, fine, shows, events string }
 	energy := func(t *testing.T, unit kmp.Unit, l look) []Value {
+		t.Helper()
 		var values []Value
 		if l.coarse != "" {
 			values = append(values, value(t, 60, unit, l.coarse))

@@ -84,12 +84,12 @@ func TestGaugeBounds(t *testing.T) {
 		digits  string
 		unknown bool
 	}{
-		{"403", 74, kmp.UnitLitrePerH, "36000", false},
-		{"403", 74, kmp.UnitLitrePerH, "36001", true},
-		{"403", 74, kmp.UnitCubicMPerH, "36.1", true},
-		{"302", 74, kmp.UnitLitrePerH, "6001", true},
+		{"403", 74, kmp.UnitLitrePerH, "45000", false},
+		{"403", 74, kmp.UnitLitrePerH, "45001", true},
+		{"403", 74, kmp.UnitCubicMPerH, "45.1", true},
+		{"302", 74, kmp.UnitLitrePerH, "7501", true},
 		{"803", 74, kmp.UnitLitrePerH, "30000000", false},
-		{"", 74, kmp.UnitLitrePerH, "36000001", true},
+		{"", 74, kmp.UnitLitrePerH, "45000001", true},
 		{"403", 80, kmp.UnitKW, "6300.0", false},
 		{"403", 80, kmp.UnitKW, "6553.5", true},
 		{"403", 80, 0x17, "6.4", true}, // MW

@@ -192,8 +192,18 @@ func FuzzState(f *testing.F) {
 			id   uint16
 			unit kmp.Unit
 		}{
-			{60, kmp.UnitGJ}, {266, kmp.UnitWh}, {68, kmp.UnitCubicMetre}, {239, kmp.UnitLitre}, {97, kmp.UnitCubicMC}, {110, kmp.UnitCubicMC},
-			{74, kmp.UnitLitrePerH}, {80, kmp.UnitKW}, {86, kmp.UnitCelsius}, {87, kmp.UnitCelsius}, {99, kmp.UnitNumber}, {259, kmp.UnitCubicMPerH},
+			{60, kmp.UnitGJ},
+			{266, kmp.UnitWh},
+			{68, kmp.UnitCubicMetre},
+			{239, kmp.UnitLitre},
+			{97, kmp.UnitCubicMC},
+			{110, kmp.UnitCubicMC},
+			{74, kmp.UnitLitrePerH},
+			{80, kmp.UnitKW},
+			{86, kmp.UnitCelsius},
+			{87, kmp.UnitCelsius},
+			{99, kmp.UnitNumber},
+			{259, kmp.UnitCubicMPerH},
 		} {
 			register := catalog.Lookup(v.id)
 			values = append(values, Value{register, v.unit, catalog.Key(register.Name, v.unit), d})

@@ -66,25 +66,26 @@ func find(r Result, key string) (Value, bool) {
 	return Value{}, false
 }
 
-// A year in a house: the fused counters are the truth to the last digit from the moment
+// A year, or a winter, in a house: the fused counters are the truth to the last digit from the moment
 // they are there, never fall, stay within a step of their coarse register, and nothing
 // is held or reported on the way.
 func TestYear(t *testing.T) {
 	for _, tt := range []struct {
 		model, unit string
 		modulus     int64
+		months      int
 		key         string
 		wattHours   *big.Rat // of one unit of key
 	}{
-		{"403", "GJ", 1e7, "energy_fine_gj", big.NewRat(2_500_000, 9)},
-		{"403", "kWh", 1e6, "energy_fine_kwh", big.NewRat(1000, 1)},
-		{"603", "MWh", 1e7, "energy_fine_kwh", big.NewRat(1000, 1)},
-		{"603", "GJ", 1 << 24, "energy_fine_gj", big.NewRat(2_500_000, 9)},
-		{"403", "MWh", 1 << 16, "energy_fine_kwh", big.NewRat(1000, 1)},
-		{"403", "GJ", 1e8, "energy_fine_gj", big.NewRat(2_500_000, 9)},
-		{"601", "kWh", 1e5, "energy_fine_kwh", big.NewRat(1000, 1)},
-		{"601", "GJ", 1e7, "energy_fine_gj", big.NewRat(2_500_000, 9)},
-		{"601", "MWh", 1e6, "energy_fine_kwh", big.NewRat(1000, 1)},
+		{"403", "GJ", 1e7, 12, "energy_fine_gj", big.NewRat(2_500_000, 9)},
+		{"403", "kWh", 1e6, 3, "energy_fine_kwh", big.NewRat(1000, 1)},
+		{"603", "MWh", 1e7, 3, "energy_fine_kwh", big.NewRat(1000, 1)},
+		{"603", "GJ", 1 << 24, 3, "energy_fine_gj", big.NewRat(2_500_000, 9)},
+		{"403", "MWh", 1 << 16, 3, "energy_fine_kwh", big.NewRat(1000, 1)},
+		{"403", "GJ", 1e8, 3, "energy_fine_gj", big.NewRat(2_500_000, 9)},
+		{"601", "kWh", 1e5, 3, "energy_fine_kwh", big.NewRat(1000, 1)},
+		{"601", "GJ", 1e7, 3, "energy_fine_gj", big.NewRat(2_500_000, 9)},
+		{"601", "MWh", 1e6, 3, "energy_fine_kwh", big.NewRat(1000, 1)},
 	} {
 		t.Run(fmt.Sprintf("%s %s %d", tt.model, tt.unit, tt.modulus), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -99,7 +100,7 @@ func TestYear(t *testing.T) {
 				known, learned, wrapped := 0, 0, 0
 				fineBefore := int64(0)
 				readings := 0
-				for end := time.Now().AddDate(1, 0, 0); time.Now().Before(end); readings++ {
+				for end := time.Now().AddDate(0, tt.months, 0); time.Now().Before(end); readings++ {
 					time.Sleep(pause(random))
 					if random.IntN(50) == 0 {
 						state = reopened(t, state)
@@ -198,6 +199,7 @@ func newMeter(t *testing.T, config sim.Config) *sim.Meter {
 type mix struct{ volume, supply, back float64 }
 
 func (m *mix) add(t *testing.T, meter *sim.Meter) {
+	t.Helper()
 	values := visit(t, meter, 74, 86, 87)
 	flow := values[0].Value.(kmp.Decimal).Float64()
 	m.volume += flow
@@ -209,12 +211,12 @@ func (m *mix) add(t *testing.T, meter *sim.Meter) {
 // degree that is promised, and the calculated power is the meter's own.
 func TestTemperaturesByVolume(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const integration = 30 * time.Second
+		const integration = time.Minute
 		meter := newMeter(t, sim.Config{Model: "603", Seed: 3, Integration: integration})
 		var state State
 		var day, month mix
 		compared := map[string]int{}
-		for range 75 * 48 {
+		for range 45 * 48 {
 			for range 30 * time.Minute / integration {
 				time.Sleep(integration)
 				day.add(t, meter)
@@ -261,7 +263,7 @@ func TestTemperaturesByVolume(t *testing.T) {
 				}
 			}
 		}
-		if compared["weighted_supply_temperature_today_c"] < 100 || compared["weighted_cooling_month_k"] < 1000 {
+		if compared["weighted_supply_temperature_today_c"] < 50 || compared["weighted_cooling_month_k"] < 1000 {
 			t.Errorf("compared: %v", compared)
 		}
 	})

@@ -67,9 +67,9 @@ func TestRateOf(t *testing.T) {
 		{"403", 60, kmp.UnitGJ, "", "567/25"},
 		{"403", 60, kmp.UnitKWh, "1.5", "1875/2"},
 		{"403", 60, kmp.UnitKWh, "150", "6300"},
-		{"302", 68, kmp.UnitLitre, "", "6000"},
-		{"403", 97, kmp.UnitCubicMC, "", "6660"},
-		{"", 68, kmp.UnitCubicMetre, "", "36000"},
+		{"302", 68, kmp.UnitLitre, "", "7500"},
+		{"403", 97, kmp.UnitCubicMC, "", "8325"},
+		{"", 68, kmp.UnitCubicMetre, "", "45000"},
 		{"382", 1, kmp.UnitKWh, "", "110"},
 		{"351", 1, kmp.UnitKWh, "", "10000"},
 		{"21", 68, kmp.UnitCubicMetre, "", "6"},
@@ -102,7 +102,7 @@ func TestBoundsOf(t *testing.T) {
 			ranges = append(ranges, b.High)
 		}
 	}
-	if got := strings.Join(ranges, " "); got != "36 36000" {
+	if got := strings.Join(ranges, " "); got != "45 45000" {
 		t.Errorf("ranges of the flow: %s, want the model's first", got)
 	}
 	if got := BoundsOf(Model{}, 99); len(got) != 0 {
