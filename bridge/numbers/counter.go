@@ -124,7 +124,7 @@ func (r *reading) jump(v Value, now, before kmp.Decimal, elapsed int64) string {
 	bound, ok := catalog.RateOf(r.model, v.Register.ID, v.Unit)
 	var rate *big.Rat
 	if ok {
-		_, rate = bound.Limits(v.Unit, r.nominal())
+		_, rate = bound.Limits(v.Unit, r.qp)
 	}
 	rise := rational(now)
 	if order > 0 {

@@ -26,7 +26,7 @@ func (r *reading) checkGauge(i int) {
 	var x *big.Rat
 	ranged := false // the narrowest range counts
 	for _, b := range catalog.BoundsOf(r.model, v.Register.ID) {
-		low, high := b.Limits(v.Unit, r.nominal())
+		low, high := b.Limits(v.Unit, r.qp)
 		if x == nil {
 			x = rational(d)
 		}

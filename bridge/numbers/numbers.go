@@ -81,6 +81,7 @@ func (s *State) Judge(at time.Time, model string, values []Value) Result {
 	r.result.Unknown = map[string]string{}
 	r.readInfo()
 	r.noteNominal()
+	r.qp = r.nominal()
 	for i := range r.values {
 		r.checkGauge(i)
 	}
@@ -135,6 +136,7 @@ type reading struct {
 	doubts []doubt
 	places map[uint16]int // of registers in values
 	faulty []fault
+	qp     *big.Rat // nominal flow in m³/h, nil: not known
 	result Result
 }
 
