@@ -4,7 +4,8 @@
 VERSION ?= $(shell git describe --tags --dirty 2>/dev/null)
 COMMIT  ?= $(shell git rev-parse --short HEAD 2>/dev/null)
 LDFLAGS  = -s -w $(if $(VERSION),-X main.version=$(VERSION)) $(if $(COMMIT),-X main.commit=$(COMMIT))
-BUILD    = CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
+# Without HTTP/2, which nothing here speaks: 350 kB less.
+BUILD    = CGO_ENABLED=0 go build -tags nethttpomithttp2 -trimpath -ldflags '$(LDFLAGS)'
 LINT     = go tool -modfile=tools/go.mod golangci-lint
 FUZZTIME = 2s
 VULNDB   = https://vuln.go.dev
