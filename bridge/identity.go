@@ -1,0 +1,391 @@
+package bridge
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"kmp2mqtt/bridge/battery"
+	"kmp2mqtt/bridge/numbers"
+	"kmp2mqtt/kmp"
+	"kmp2mqtt/kmp/catalog"
+	"kmp2mqtt/kmp/census"
+	"kmp2mqtt/kmp/diagnosis"
+)
+
+// identityError says that a meter is not one that this place may have.
+type identityError struct{ text string }
+
+func (e *identityError) Error() string { return "bridge: " + e.text }
+
+// Is makes it what a diagnosis knows.
+func (e *identityError) Is(target error) bool { return target == diagnosis.ErrWrongMeter }
+
+// record is what is remembered of a meter, by its serial number. It survives a restart.
+type record struct {
+	Profile   census.Profile `json:"profile"`
+	Numbers   numbers.State  `json:"numbers"`
+	Usage     battery.Usage  `json:"usage"`
+	LastGood  time.Time      `json:"last_good"`
+	Good      []time.Time    `json:"good"`      // the newest good readings, at most maxGood
+	Echo      bool           `json:"echo"`      // requests have come back
+	Announced []savedKey     `json:"announced"` // to Home Assistant
+}
+
+// savedKey is an announced key as it is remembered.
+type savedKey struct {
+	Register string   `json:"register"` // its name
+	Unit     kmp.Unit `json:"unit"`
+	Key      string   `json:"key"`
+	Decimals int      `json:"decimals"`
+	Former   bool     `json:"former,omitempty"`
+}
+
+// savedKeys are keys as they are remembered; restoredKeys is the way back.
+func savedKeys(keys []announced) []savedKey {
+	saved := make([]savedKey, len(keys))
+	for i, a := range keys {
+		saved[i] = savedKey{a.register.Name, a.unit, a.key, a.decimals, a.former}
+	}
+	return saved
+}
+
+func restoredKeys(saved []savedKey) []announced {
+	var keys []announced
+	derived := numbers.Derived()
+	for _, k := range saved {
+		register, ok := catalog.ByName(k.Register)
+		if i := slices.IndexFunc(derived, func(r catalog.Register) bool { return r.Name == k.Register }); i >= 0 {
+			register, ok = derived[i], true
+		}
+		if ok && catalog.Key(register.Name, k.Unit) == k.Key { // a file may hold anything
+			keys = append(keys, announced{register, k.Unit, k.Key, max(0, k.Decimals), k.Former})
+		}
+	}
+	return keys
+}
+
+// maxGood readings are remembered to tell a port that is shut after some from one that
+// never opened.
+const maxGood = 20
+
+// check tells whether a record that comes from a file is sound.
+func (m record) check() error {
+	if len(m.Good) > maxGood || len(m.Announced) > 4*MaxRegisters {
+		return errors.New("bridge: too much is remembered")
+	}
+	return errors.Join(m.Profile.Check(), m.Numbers.Check(), m.Usage.Check())
+}
+
+// place is what is remembered of the place that a meter has in the settings.
+type place struct {
+	Serial   string                 `json:"serial"`   // of the meter that answered last; empty: none yet
+	Identity string                 `json:"identity"` // serial number that the place is known by; empty: Serial
+	Name     string                 `json:"name"`
+	Model    string                 `json:"model"`
+	Revision string                 `json:"revision"`
+	Totals   map[string]kmp.Decimal `json:"totals"`  // counters as published, by key
+	Offsets  map[string]offset      `json:"offsets"` // by key
+}
+
+// offset is what is added to a counter so that the total goes on where that of the former
+// meter ended.
+type offset struct {
+	Serial string      `json:"serial"` // of the meter whose counter it is
+	Value  kmp.Decimal `json:"value"`
+}
+
+// placeKey is the place's key in the store.
+func (d *device) placeKey() string {
+	return "place/" + cmp.Or(d.cfg.Name, d.cfg.Line+"@"+strconv.Itoa(int(d.cfg.Address)))
+}
+
+// runsBack reports whether a counter that only grows became less: another meter, perhaps.
+func (d *device) runsBack(values []numbers.Value) bool {
+	for _, now := range values {
+		if now.Register.Kind != catalog.Counter || d.cfg.Continue {
+			continue
+		}
+		for _, old := range d.last {
+			a, ok1 := old.Value.(kmp.Decimal)
+			b, ok2 := now.Value.(kmp.Decimal)
+			if old.Key == now.Key && ok1 && ok2 && b.Cmp(a) < 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// ascertain asks who is there where that is not certain.
+func (p *poller) ascertain(ctx context.Context, d *device) error {
+	if d.identified && !d.confirm && time.Since(d.confirmed) < confirmEvery {
+		return nil
+	}
+	return p.identify(ctx, d)
+}
+
+// identify asks for the serial number, which is who a meter is, and of one that is new
+// also for type and software.
+func (p *poller) identify(ctx context.Context, d *device) error {
+	serial, err := p.conn.GetSerialNo(ctx, d.cfg.Address)
+	if err != nil {
+		return err
+	}
+	if d.identified && serial == d.serial {
+		d.confirm, d.confirmed = false, time.Now()
+		return nil
+	}
+	text := strconv.FormatUint(uint64(serial), 10)
+	identity := text
+	if d.cfg.Continue {
+		identity = cmp.Or(d.place.Identity, d.place.Serial, text)
+	}
+	name := cmp.Or(d.cfg.Name, identity)
+	if err := p.roster.claim(d.index, name, text); err != nil {
+		d.identified = false
+		return &identityError{err.Error()}
+	}
+	meter := Meter{Name: name, Label: d.cfg.Label, Serial: text, Identity: identity, Line: p.shown}
+	model, known := catalog.ModelByName(d.cfg.Model)
+	code := ""
+	answer, err := p.conn.GetType(ctx, d.cfg.Address)
+	switch {
+	case err == nil:
+		code, meter.Revision = fmt.Sprintf("%04X", answer.MeterType), answer.Revision.String()
+		if !known {
+			model, _ = catalog.ModelByType(answer.MeterType)
+		}
+	case lost(err):
+		return err // the line went away in between; all is asked again next time
+	default:
+		p.log.Debug("meter does not tell its type", "meter", name, "error", err)
+	}
+	meter.Model = model.Title
+
+	former := Meter{Name: d.place.Name, Label: d.cfg.Label, Serial: d.place.Serial, Identity: cmp.Or(d.place.Identity, d.place.Serial), Model: d.place.Model, Revision: d.place.Revision}
+	previous := d.record
+	if d.last != nil {
+		previous.Announced = savedKeys(d.keys)
+	}
+	d.identified, d.confirm, d.confirmed, d.serial = true, false, time.Now(), serial
+	d.status.meter = meter
+	if d.record.Profile.Serial != text {
+		d.keys, d.last, d.whole, d.again = nil, nil, time.Time{}, 0
+		d.status.retained, d.status.unknown, d.status.hasInfo = nil, nil, false
+		p.recall(d, text)
+		d.keys = d.remembered()
+	}
+	profile := &d.record.Profile
+	if profile.Revision != "" && meter.Revision != "" && profile.Revision != meter.Revision {
+		p.log.Info("the meter has another software; its registers are found out anew", "meter", name, "from", profile.Revision, "to", meter.Revision)
+		*profile = census.New(text)
+	}
+	profile.MeterType, profile.Model = cmp.Or(code, profile.MeterType), model.Name
+	profile.Revision = cmp.Or(meter.Revision, profile.Revision)
+	if former.Serial != "" && former.Serial != text {
+		if previous.Profile.Serial != former.Serial { // it was exchanged while the bridge was off
+			previous = p.remembers(former.Serial)
+		}
+		p.exchanged(d, former, previous)
+	}
+	if old := d.place.Identity; old != "" && old != identity && p.announce { // it is not continued any more
+		p.put(Message{Topic: p.topics.meterDiscovery(old), Retain: true, Rank: RankDiscovery})
+	}
+	d.place.Serial, d.place.Name, d.place.Model, d.place.Revision = text, name, meter.Model, meter.Revision
+	d.place.Identity = ""
+	if identity != text {
+		d.place.Identity = identity
+	}
+	p.usualInterval(d)
+	p.save(d)
+	p.keep()
+	p.roster.update(d.index, d.status)
+	p.info()
+	p.log.Info("meter found", "meter", name, "serial", text, "model", meter.Model, "software", meter.Revision, "line", p.shown)
+	return nil
+}
+
+// usualInterval reads a meter as often as its kind is usually read, where nobody chose.
+func (p *poller) usualInterval(d *device) {
+	if usual := d.model().Usual; !d.cfg.Chosen && usual > 0 && usual != d.cfg.Interval {
+		p.newInterval(d, usual)
+		p.log.Info("interval as usual for this kind of meter", "meter", d.status.meter.Name, "interval", usual)
+	}
+}
+
+// recall fills in what is remembered of a meter.
+func (p *poller) recall(d *device, serial string) {
+	d.record = p.remembers(serial)
+	if d.record.Profile.Serial != serial {
+		d.record.Profile = census.New(serial)
+	}
+}
+
+// remembers returns what is remembered of a meter. What is damaged is left out: the rest
+// still counts.
+func (p *poller) remembers(serial string) record {
+	var r record
+	_, err := p.store.Get("meter/"+serial, &r)
+	if err == nil && r.check() == nil {
+		return r
+	}
+	var parts struct {
+		Profile census.Profile  `json:"profile"`
+		Usage   battery.Usage   `json:"usage"`
+		Other   json.RawMessage `json:"numbers"` // whatever it is
+	}
+	_, partsErr := p.store.Get("meter/"+serial, &parts)
+	r = record{}
+	if partsErr == nil && parts.Profile.Check() == nil {
+		r.Profile = parts.Profile
+	}
+	if partsErr == nil && parts.Usage.Check() == nil {
+		r.Usage = parts.Usage
+	}
+	p.log.Warn("a part of what was remembered of the meter is damaged; beginning anew with that", "serial", serial, "error", err)
+	return r
+}
+
+// recallPlace fills in what is remembered of the place and of the meter that was there
+// last: who it was counts before it answers, as for a diagnosis.
+func (p *poller) recallPlace(d *device) {
+	var saved place
+	if _, err := p.store.Get(d.placeKey(), &saved); err != nil || len(saved.Totals) > 4*MaxRegisters || len(saved.Offsets) > 4*MaxRegisters {
+		p.log.Warn("what was remembered of the place is damaged; beginning anew", "meter", d.cfg.Name, "line", p.shown, "error", err)
+		return
+	}
+	if _, err := strconv.ParseUint(saved.Serial, 10, 32); err != nil {
+		return // nobody was there yet
+	}
+	d.place = saved
+	identity := saved.Serial
+	if d.cfg.Continue {
+		identity = cmp.Or(saved.Identity, identity)
+	}
+	name := cmp.Or(d.cfg.Name, identity)
+	if err := p.roster.claim(d.index, name, saved.Serial); err != nil {
+		d.place = place{} // somebody else has it now
+		return
+	}
+	d.status.meter = Meter{
+		Name: name, Label: d.cfg.Label, Serial: saved.Serial, Identity: identity,
+		Model: cmp.Or(d.status.meter.Model, saved.Model), Revision: saved.Revision, Line: p.shown,
+	}
+	p.recall(d, saved.Serial)
+	d.keys = d.remembered()
+}
+
+// save has it remembered what is known of a meter and its place.
+func (p *poller) save(d *device) {
+	if p.store == nil {
+		return
+	}
+	d.record.Announced = savedKeys(d.keys)
+	if err := errors.Join(p.store.Put("meter/"+d.record.Profile.Serial, d.record), p.store.Put(d.placeKey(), d.place)); err != nil {
+		p.log.Error("cannot remember the meter", "meter", d.status.meter.Name, "error", err)
+	}
+}
+
+// keep writes at once what is remembered: what follows from it must not be forgotten by a
+// crash.
+func (p *poller) keep() {
+	if err := p.store.Flush(); err != nil {
+		p.log.Debug("cannot write DATA_DIR yet", "error", err) // whoever writes it as a rule tells
+	}
+}
+
+// remembered are the keys that were announced before a restart and are still asked for.
+// Derived ones come back with the registers that they are made of.
+func (d *device) remembered() []announced {
+	ids := d.usual()
+	return slices.DeleteFunc(restoredKeys(d.record.Announced), func(a announced) bool {
+		return !slices.Contains(ids, a.register.ID) || a.former
+	})
+}
+
+// exchanged tells that another meter answers in the place of a former one. Either the
+// place goes on under its identity, or the former's entities move to topics below its own
+// serial number and are offline there.
+func (p *poller) exchanged(d *device, former Meter, previous record) {
+	now := d.status.meter
+	p.log.Warn("another meter answers here", "meter", now.Name, "serial", now.Serial, "before", former.Serial, "continued", d.cfg.Continue)
+	p.put(eventMessage(p.topics, time.Now(), "meter_changed", now.Name,
+		map[string]any{"from": former.Serial, "to": now.Serial, "continued": d.cfg.Continue}))
+	if d.cfg.Continue {
+		return
+	}
+	d.place.Totals, d.place.Offsets = nil, nil
+	alone := former.Name != now.Name // named by the serial number: the topics are its own
+	former.Name = former.Serial
+	p.put(availabilityMessage(p.topics, former.Name, false))
+	switch {
+	case alone:
+		d.known, d.status.online = false, false
+	case p.announce && len(previous.Announced) > 0:
+		msg, err := meterDiscovery(p.topics, former, restoredKeys(previous.Announced), previous.Profile.Family, false, p.version, time.Minute)
+		if err != nil {
+			p.log.Error("cannot announce the former meter", "serial", former.Serial, "error", err)
+			return
+		}
+		p.put(msg)
+	case p.announce:
+		p.put(Message{Topic: p.topics.meterDiscovery(former.Identity), Retain: true, Rank: RankDiscovery})
+	}
+}
+
+// shifted adds the offsets of a place that goes on with another meter.
+func (d *device) shifted(values []numbers.Value) []numbers.Value {
+	if !d.cfg.Continue {
+		return values
+	}
+	values = slices.Clone(values)
+	for i, v := range values {
+		o, ok := d.place.Offsets[v.Key]
+		if n, isNumber := v.Value.(kmp.Decimal); ok && isNumber && o.Serial == d.place.Serial {
+			if sum, err := n.Add(o.Value); err == nil {
+				values[i].Value = sum
+			}
+		}
+	}
+	return values
+}
+
+// join lets the counters of a place go on with another meter where that is wanted, and keeps
+// the totals as they are published.
+func (d *device) join(values []numbers.Value) []numbers.Value {
+	if d.place.Totals == nil {
+		d.place.Totals, d.place.Offsets = make(map[string]kmp.Decimal), make(map[string]offset)
+	}
+	counters := func(do func(key string, n kmp.Decimal), values []numbers.Value) {
+		for _, v := range values {
+			if n, ok := v.Value.(kmp.Decimal); ok && v.Register.Kind == catalog.Counter {
+				do(v.Key, n)
+			}
+		}
+	}
+	counters(func(key string, n kmp.Decimal) {
+		o, joined := d.place.Offsets[key]
+		switch {
+		case joined && o.Serial == d.place.Serial || len(d.place.Offsets) >= 2*MaxRegisters:
+		case joined:
+			if difference, err := d.place.Totals[key].Add(n.Neg()); err == nil {
+				d.place.Offsets[key] = offset{d.place.Serial, difference}
+			}
+		default:
+			d.place.Offsets[key] = offset{Serial: d.place.Serial}
+		}
+	}, values)
+	values = d.shifted(values)
+	counters(func(key string, n kmp.Decimal) {
+		if _, joined := d.place.Offsets[key]; joined {
+			d.place.Totals[key] = n
+		}
+	}, values)
+	return values
+}

@@ -1,0 +1,256 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"kmp2mqtt/bridge/numbers"
+	"kmp2mqtt/kmp"
+	"kmp2mqtt/kmp/diagnosis"
+)
+
+// good notes a good reading.
+func (p *poller) good(d *device, r Reading) {
+	d.status.ok++
+	d.status.lastError = ""
+	d.status.duration = r.Duration
+	d.failures = 0
+	d.record.LastGood = r.Time
+	d.record.Good = append(d.record.Good, r.Time)
+	d.record.Good = slices.Clone(d.record.Good[max(0, len(d.record.Good)-maxGood):])
+	p.diagnose(d, nil, r.Time)
+}
+
+// diagnose publishes what a visit says about line and meter, and an event when that is
+// something else than before.
+func (p *poller) diagnose(d *device, err error, now time.Time) {
+	code := d.judge(err, now)
+	before := d.status.diagnosis
+	if code != before.code {
+		d.status.diagnosis = condition{code: code, since: now}
+	}
+	d.status.diagnosis.evidence = d.evidence
+	if code == before.code || d.status.meter.Name == "" {
+		return
+	}
+	if before.code == "" && code == diagnosis.OK {
+		return // nothing has changed; it has only been found out
+	}
+	p.put(eventMessage(p.topics, now, "diagnosis", d.status.meter.Name, map[string]any{
+		"from": optional(string(before.code)), "to": code, "text": d.evidence.Text(code), "next_step": diagnosis.Lookup(code).NextStep,
+	}))
+}
+
+// succeed publishes a good reading. It returns the state, and whether a second reading
+// soon would settle a doubt.
+func (p *poller) succeed(d *device, r Reading) (state []byte, again bool) {
+	p.good(d, r)
+	d.status.lastReading = r.Time
+	name := r.Meter.Name
+	if slices.Equal(r.asked, d.usual()) {
+		d.whole = r.Time
+	}
+
+	result := d.record.Numbers.Judge(r.Time, d.record.Profile.Model, r.Values)
+	r.Values = d.join(result.Values)
+	hadInfo := d.status.hasInfo
+	r.Info, d.status.hasInfo = result.Info, hadInfo || result.HasInfo
+	if !result.HasInfo {
+		r.Info = nil
+	} else if r.Info == nil {
+		r.Info = []string{}
+	}
+	r.HasInfo = d.status.hasInfo
+	d.status.unknown = result.Unknown
+	for key := range result.Unknown {
+		if i := slices.IndexFunc(r.Values, func(v numbers.Value) bool { return v.Key == key }); i < 0 {
+			delete(d.status.unknown, key)
+		}
+	}
+	if again = result.Again && d.again < secondReadings; again {
+		d.again++
+	} else {
+		d.again = 0
+	}
+
+	var news bool
+	var changes []unitChange
+	d.keys, news, changes = announce(d.keys, r.Values, d.usual())
+	r.Values = d.repeated(r)
+	var msgs []Message
+	if p.announce && (news || d.status.hasInfo && !hadInfo || len(d.status.retained) == 0) {
+		msg, err := meterDiscovery(p.topics, r.Meter, d.keys, d.model().Family, d.status.hasInfo, p.version, p.roster.shortest(d.index))
+		if err != nil {
+			p.log.Error("cannot announce the meter to Home Assistant", "meter", name, "error", err)
+		} else {
+			msgs = append(msgs, msg)
+			d.status.retained = []Message{msg}
+		}
+	}
+	if !d.known || !d.status.online {
+		msgs = append(msgs, availabilityMessage(p.topics, name, true),
+			eventMessage(p.topics, r.Time, "meter_online", name, map[string]any{"serial": r.Meter.Serial}))
+		if d.logged {
+			p.log.Info("meter is online again", "meter", name)
+		}
+		d.known, d.logged, d.status.online = true, false, true
+	}
+	for _, c := range changes {
+		p.log.Warn("the meter sends another unit", "meter", name, "register", c.register.Name, "from", c.from, "to", c.to)
+		msgs = append(msgs, eventMessage(p.topics, r.Time, "unit_changed", name,
+			map[string]any{"register": c.register.Name, "from": c.from, "to": c.to}))
+	}
+	for _, e := range result.Events {
+		if e.Type == numbers.ValueHeld {
+			p.log.Warn("a value is held back", "meter", name, "register", e.Data["register"], "held", e.Data["held"], "reason", e.Data["reason"])
+		}
+		msgs = append(msgs, eventMessage(p.topics, r.Time, e.Type, name, e.Data))
+	}
+	d.last = r.Values
+	messages := stateMessages(p.topics, r, d.keys, p.each)
+	p.put(append(msgs, messages...)...)
+	d.status.retained = append(discoveryOnly(d.status.retained), messages[0])
+	p.publish(d)
+	p.save(d)
+	if len(r.Values) == 0 && d.status.ok == 1 {
+		p.log.Warn("the meter has none of the registers; set REGISTERS or the option registers", "meter", name)
+	}
+	return messages[0].Payload, again
+}
+
+// repeated are the values of a reading, with those behind them that were not asked for this
+// time, since they change once a day.
+func (d *device) repeated(r Reading) []numbers.Value {
+	values := slices.Clone(r.Values)
+	ids := d.usual()
+	for _, old := range d.last {
+		id := old.Register.ID
+		if id != 0 && slices.Contains(ids, id) && !slices.Contains(r.asked, id) &&
+			!slices.ContainsFunc(values, func(v numbers.Value) bool { return v.Key == old.Key }) {
+			values = append(values, old)
+		}
+	}
+	return values
+}
+
+// discoveryOnly keeps the discovery message of what Home Assistant needs again.
+func discoveryOnly(msgs []Message) []Message {
+	var kept []Message
+	for _, m := range msgs {
+		if m.Rank == RankDiscovery {
+			kept = append(kept, m)
+		}
+	}
+	return kept
+}
+
+// surveyed tells that a census is complete.
+func (p *poller) surveyed(d *device) {
+	profile := d.record.Profile
+	name := d.status.meter.Name
+	p.log.Info("census complete", "meter", name, "registers", len(profile.Registers), "family", profile.Family)
+	p.put(eventMessage(p.topics, time.Now(), "census", name, map[string]any{
+		"serial": profile.Serial, "family": profile.Family, "registers": len(profile.Registers), "absent": len(profile.Absent),
+	}))
+	p.usualInterval(d)
+	p.save(d)
+	p.keep()
+	p.publish(d)
+}
+
+// failDue notes a failed reading. When the line is not there, all its meters whose turn
+// it is have failed.
+func (p *poller) failDue(d *device, err error) {
+	p.fail(d, err)
+	if _, open := errors.AsType[*lineError](err); !open {
+		return
+	}
+	now := time.Now()
+	for _, other := range p.devices {
+		if other != d && !other.due.After(now) {
+			other.evidence = diagnosis.Evidence{Address: other.cfg.Address}
+			p.fail(other, err)
+		}
+	}
+}
+
+// fail notes a failed reading, and takes the meter offline after some.
+func (p *poller) fail(d *device, err error) {
+	now := time.Now()
+	why := reason(err)
+	d.failures++
+	d.status.failed++
+	d.status.reasons = maps.Clone(d.status.reasons)
+	if d.status.reasons == nil {
+		d.status.reasons = make(map[string]int)
+	}
+	d.status.reasons[why]++
+	d.status.lastError = clipTo(err.Error(), 300)
+	p.diagnose(d, err, now)
+	class := diagnosis.Lookup(d.status.diagnosis.code)
+
+	var open *lineError
+	if errors.As(err, &open) {
+		d.due = p.reopen
+	} else {
+		d.due = now.Add(min(d.cfg.Interval, retryDelay(d.failures, class.Code)))
+		if d.evidence.Answers > 0 { // the meter was awake: that counts
+			d.due = p.afford(d, now, d.due)
+		}
+	}
+	p.log.Debug("reading failed", "meter", d.status.meter.Name, "line", p.shown, "failures", d.failures, "diagnosis", class.Code, "error", err)
+	if !d.known && d.failures == 1 || d.status.online && d.failures >= offlineAfter {
+		d.known, d.status.online = true, false
+		if name := d.status.meter.Name; name != "" {
+			p.put(availabilityMessage(p.topics, name, false),
+				eventMessage(p.topics, now, "meter_offline", name, map[string]any{"reason": why, "error": d.status.lastError, "diagnosis": class.Code}))
+		}
+	}
+	if !d.status.online && !d.logged && open == nil { // a line that is not there has been logged as such
+		d.logged = true
+		p.log.Warn("meter is offline", "meter", d.status.meter.Name, "line", p.shown, "diagnosis", class.Code, "error", err, "next_step", class.NextStep)
+	}
+	p.publish(d)
+}
+
+// publish shares what is known of a meter: as diagnostics and diagnosis, and with the roster.
+func (p *poller) publish(d *device) {
+	d.status.usage = d.record.Usage
+	d.status.usage.Days = slices.Clone(d.record.Usage.Days) // it leaves this goroutine
+	d.status.quality, d.status.rated = d.quality.Percent()
+	d.status.budget = d.budget(p.started)
+	s := d.status
+	if s.meter.Name != "" {
+		msgs := []Message{diagnosticsMessage(p.topics, s, time.Now()), diagnosisMessage(p.topics, s)}
+		p.put(msgs...)
+		s.retained = slices.Clone(s.retained)
+		if d.known {
+			s.retained = append(s.retained, availabilityMessage(p.topics, s.meter.Name, s.online))
+		}
+		s.retained = append(s.retained, msgs...)
+	}
+	p.roster.update(d.index, s)
+}
+
+// reason is one word for why a reading failed, for counting.
+func reason(err error) string {
+	var open *lineError
+	var identity *identityError
+	var checksum *kmp.ChecksumError
+	switch {
+	case errors.As(err, &open):
+		return "line_closed"
+	case errors.As(err, &identity):
+		return "identity"
+	case errors.As(err, &checksum):
+		return "checksum"
+	case errors.Is(err, kmp.ErrNoReply), errors.Is(err, context.DeadlineExceeded):
+		return "no_reply"
+	case errors.Is(err, kmp.ErrCodec), errors.Is(err, kmp.ErrForeign), errors.Is(err, kmp.ErrAck):
+		return "bad_frame"
+	}
+	return "line_lost"
+}
