@@ -38,8 +38,8 @@ fuzz: ## every fuzz target for FUZZTIME
 e2e: ## end to end, against Mosquitto, ser2net, socat and Node-RED
 	go test -race -count=1 -parallel 6 -tags e2e ./test
 
-soak: ## the storms of e2e for an hour instead of a minute: lines, brokers and bridges that fail
-	go test -race -count=1 -parallel 6 -timeout 2h -tags e2e -run '^(TestStorm|TestLinesLate)' -v ./test -soak
+soak: ## the storms of e2e for 20 minutes instead of one: lines, brokers and bridges that fail
+	go test -race -count=1 -parallel 6 -timeout 1h -tags e2e -run '^(TestStorm|TestLinesLate)' -v ./test -soak
 
 vuln: ## known vulnerabilities in what the program uses; fetches the database from the network
 	go tool -modfile=tools/go.mod govulncheck -db $(VULNDB) ./...

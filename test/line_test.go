@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -144,7 +145,7 @@ func TestDeadMeter(t *testing.T) {
 	if _, ok := newest["kmp2mqtt/dead"]; ok {
 		t.Error("a meter that never answered has a state")
 	}
-	p.says(t, "meter is offline", "press a button on the meter")
+	p.says(t, "meter is offline", "a button on the meter")
 
 	// MQTT_VALUES: each value on a topic of its own, as it stands in the state.
 	state, kept := object(t, newest["kmp2mqtt/house"].Payload), retained(t, b.client())
@@ -249,11 +250,11 @@ func TestFaults(t *testing.T) {
 		states := live.all("kmp2mqtt/" + name)
 		for _, m := range states {
 			members := object(t, m.Payload)
-			if name != "missing" && len(members) != 1+len(keys403()) {
+			if name != "missing" && len(members) != members403() {
 				t.Errorf("%s: keys are wrong: %s", name, m.Payload)
 			}
 			for key, value := range members {
-				if key != "time" && !known[key][value] {
+				if key != "time" && !slices.Contains(derived403(), key) && !known[key][value] {
 					t.Errorf("%s: %s is %s, which the meter never said", name, key, value)
 				}
 			}

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -27,6 +28,18 @@ func keys403() map[uint16]string {
 		149: "average_supply_temperature_month_c", 150: "average_return_temperature_month_c",
 	}
 }
+
+// derived403 are the members that the bridge works out of them.
+func derived403() []string {
+	return []string{
+		"energy_fine_gj", "cooling_energy_fine_gj", "volume_fine_m3", "power_calculated_kw", "info",
+		"weighted_supply_temperature_today_c", "weighted_return_temperature_today_c", "weighted_cooling_today_k",
+		"weighted_supply_temperature_month_c", "weighted_return_temperature_month_c", "weighted_cooling_month_k",
+	}
+}
+
+// members403 is how many members a state of a MULTICAL 403 has, with its time.
+func members403() int { return 1 + len(keys403()) + len(derived403()) }
 
 // life says how a simulated meter lives. Two of the same life agree, so the test knows
 // what the one under test said.
@@ -117,12 +130,30 @@ func sameState(t *testing.T, state string, want map[string]map[string]bool) {
 	if stamp, err := time.Parse(`"`+time.RFC3339+`"`, at); err != nil || !strings.HasSuffix(at, `Z"`) || time.Since(stamp).Abs() > 10*time.Minute {
 		t.Errorf("time is %s", at)
 	}
-	if got, want := slices.Sorted(maps.Keys(members)), slices.Sorted(maps.Keys(want)); !slices.Equal(got, want) {
-		t.Errorf("keys are %v\nwant %v", got, want)
+	all := slices.Sorted(slices.Values(append(slices.Collect(maps.Keys(want)), derived403()...)))
+	if got := slices.Sorted(maps.Keys(members)); !slices.Equal(got, all) {
+		t.Errorf("keys are %v\nwant %v", got, all)
+	}
+	checkFine(t, members)
+	for _, key := range derived403() {
+		delete(members, key)
 	}
 	for key, value := range members {
 		if !want[key][value] {
 			t.Errorf("%s is %s, which the meter never said", key, value)
+		}
+	}
+}
+
+// checkFine checks that what is worked out at full resolution is what the meter says coarsely, to less than one of its
+// steps.
+func checkFine(t *testing.T, members map[string]string) {
+	t.Helper()
+	for fine, coarse := range map[string]string{"energy_fine_gj": "energy_gj", "volume_fine_m3": "volume_m3"} {
+		_, digits, _ := strings.Cut(members[coarse], ".")
+		step := number(t, "1e-"+strconv.Itoa(len(digits)))
+		if gap := number(t, members[fine]); gap.Sub(gap, number(t, members[coarse])).Abs(gap).Cmp(step) > 0 {
+			t.Errorf("%s is %s, %s is %s", fine, members[fine], coarse, members[coarse])
 		}
 	}
 }

@@ -291,6 +291,9 @@ func TestStormKills(t *testing.T) {
 	}
 	stopped(t, p, syscall.SIGTERM)
 	sound(t, data)
+	if kept := read(t, filepath.Join(data, "kmp2mqtt.json")); !strings.Contains(kept, "401") {
+		t.Errorf("nothing is kept of the meters: %.300s", kept)
+	}
 }
 
 // sound checks that what a bridge left in its DATA_DIR is whole, and no heap of files: what it keeps, what it was just

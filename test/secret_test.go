@@ -70,6 +70,26 @@ func TestSecretsInMistakes(t *testing.T) {
 	}
 }
 
+// TestSecretsAtBuiltInBroker has the bridge's own broker refuse a stranger whose password is a secret elsewhere.
+func TestSecretsAtBuiltInBroker(t *testing.T) {
+	t.Parallel()
+	port := freePort(t)
+	p := bridge(t, "METERS=house="+still("7").line(), "MQTT_LISTEN="+address(port), "MQTT_USERNAME=meters", "MQTT_PASSWORD="+secret, "LOG_LEVEL=debug")
+	listens(t, port, p)
+	live := subscribe(t, append(clientOptions(port), "-u", "meters", "-P", secret))
+	live.any("kmp2mqtt/bridge/info")
+	stranger := start(t, nil, "mosquitto_sub", append(clientOptions(port), "-u", "meters", "-P", secret+"2", "-t", "#")...)
+	if code := stranger.status(t); code == 0 {
+		t.Error("a stranger is let in")
+	}
+	live.any("kmp2mqtt/house")
+	stopped(t, p, syscall.SIGTERM)
+	quiet(t, "the bridge", p.out.String(), p.log.String())
+	for _, m := range live.all("#") {
+		quiet(t, m.Topic, m.Payload)
+	}
+}
+
 // TestSecrets runs bridges with secrets everywhere, right ones and wrong ones, at level debug, and looks at all that
 // they write, publish and keep.
 func TestSecrets(t *testing.T) {
