@@ -43,6 +43,7 @@ type device struct {
 	confirm    bool // ask for the serial number before the next reading
 	confirmed  time.Time
 	serial     uint32
+	strange    bool // its register of the serial number holds another number
 	record     record
 	place      place
 

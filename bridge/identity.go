@@ -176,7 +176,7 @@ func (p *poller) identify(ctx context.Context, d *device) error {
 	d.identified, d.confirm, d.confirmed, d.serial = true, false, time.Now(), serial
 	d.status.meter = meter
 	if d.record.Profile.Serial != text {
-		d.keys, d.last, d.whole, d.again = nil, nil, time.Time{}, 0
+		d.keys, d.last, d.whole, d.again, d.strange = nil, nil, time.Time{}, 0, false
 		d.status.retained, d.status.unknown, d.status.hasInfo = nil, nil, false
 		p.recall(d, text)
 		d.keys = d.remembered()

@@ -587,11 +587,18 @@ func (p *poller) exchange(ctx context.Context, d *device, e errand) ([]numbers.V
 		p.usualInterval(d)
 	}
 	values, asked, again, err := p.registers(ctx, d, e)
-	if again && err == nil {
+	for n := 0; again && err == nil; n++ {
+		before := d.serial
 		if err := p.identify(ctx, d); err != nil {
 			return nil, nil, err
 		}
-		values, asked, _, err = p.registers(ctx, d, e)
+		switch n {
+		case 1: // twice, and the meter says that it is the same
+			d.strange = d.serial == before
+		case 2:
+			return nil, nil, &identityError{"two meters answer here by turns"}
+		}
+		values, asked, again, err = p.registers(ctx, d, e)
 	}
 	return values, asked, err
 }
@@ -605,7 +612,7 @@ func (p *poller) registers(ctx context.Context, d *device, e errand) (values []n
 	}
 	asked = slices.Clone(ids)
 	full := len(ids)%kmp.MaxRegisters == 0
-	rides := !slices.Contains(ids, serialRegister) && !d.record.Profile.Lacks(serialRegister) &&
+	rides := !d.strange && !slices.Contains(ids, serialRegister) && !d.record.Profile.Lacks(serialRegister) &&
 		(!full || time.Since(d.confirmed) >= confirmRecent)
 	if rides {
 		ids = append(slices.Clone(ids), serialRegister)
@@ -617,7 +624,7 @@ func (p *poller) registers(ctx context.Context, d *device, e errand) (values []n
 	d.evidence.Asked, d.evidence.Got = len(asked), len(registers)
 	seen := false
 	for _, r := range registers {
-		if r.ID == serialRegister {
+		if r.ID == serialRegister && !d.strange {
 			serial, err := r.Decimal()
 			if n, ok := serial.Int64(); err == nil && ok {
 				seen = true
