@@ -11,13 +11,13 @@ FUZZTIME = 2s
 VULNDB   = https://vuln.go.dev
 TARGETS  = linux/amd64 linux/arm64 linux/arm/7 linux/arm/6 linux/386 windows/amd64 darwin/arm64 freebsd/amd64
 
-.PHONY: build test setup lint fmt unit fuzz e2e soak vuln bench cross docs image compose-test clean help
+.PHONY: build test setup lint fmt unit fuzz e2e faults soak vuln bench cross docs image compose-test clean help
 .NOTPARALLEL: # one step after the other: the steps of `test` build on each other
 
 build: ## the program, static and stripped: ./kmp2mqtt
 	$(BUILD) -o kmp2mqtt .
 
-test: setup lint unit fuzz e2e ## everything, on a machine that has only Go: installs, lints, tests
+test: setup lint unit faults fuzz e2e ## everything, on a machine that has only Go: installs, lints, tests
 
 setup: ## install the programs that the tests use (Debian packages, Node-RED)
 	test/setup.sh
@@ -31,6 +31,9 @@ fmt: ## format as lint wants it
 
 unit: ## unit, golden and property tests, with the race detector
 	go test -race ./...
+
+faults: ## 100 000 readings on bad lines, about a minute; FLAGS=-update writes docs/faults.md
+	go test -count=1 -run '^TestFaults' ./bridge -readings 950 $(FLAGS)
 
 fuzz: ## every fuzz target for FUZZTIME
 	test/fuzz.sh $(FUZZTIME)
