@@ -284,25 +284,23 @@ func redactURLs(s string) string {
 	return strings.Join(words, " ")
 }
 
-// redactURL hides the password in a URL. It does not parse: a password that breaks the
-// URL, or a URL without its scheme, must not show either.
+// redactURL hides user and password in a URL: a user may be a token. It does not parse: a
+// password that breaks the URL, or a URL without its scheme, must not show either.
 func redactURL(s string) string {
 	scheme, rest, found := strings.Cut(s, "://")
 	if !found {
 		scheme, rest = "", s
 	}
 	end := strings.LastIndex(rest, "@")
-	if end < 0 {
+	switch {
+	case end < 0, strings.HasPrefix(rest, "/"): // a path may hold what it likes
 		return s
+	case found:
+		return scheme + "://" + redacted + rest[end:]
+	case strings.Contains(rest[:end], ":"):
+		return redacted + rest[end:]
 	}
-	user, _, secret := strings.Cut(rest[:end], ":")
-	if !secret {
-		return s
-	}
-	if found {
-		scheme += "://"
-	}
-	return scheme + user + ":" + redacted + rest[end:]
+	return s
 }
 
 // nearMisses reports variables that are probably ours but for a slip of the finger.

@@ -129,13 +129,13 @@ func TestParseConfigAll(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 	shown := c.Redacted()
-	if got := shown["MQTT_URL"]; got != "mqtts://u:***@a mqtt://b:1884 wss://c/mqtt" {
+	if got := shown["MQTT_URL"]; got != "mqtts://***@a mqtt://b:1884 wss://c/mqtt" {
 		t.Errorf("MQTT_URL is shown as %q", got)
 	}
 	if got := shown["MQTT_PASSWORD"] + shown["MQTT_USERNAME"]; got != "******" {
 		t.Errorf("user and password are shown as %q", got)
 	}
-	if got := shown["METERS"]; strings.Contains(got, "pw") || !strings.Contains(got, "flat=tcp://u:***@h:2001?address=0x7F") {
+	if got := shown["METERS"]; strings.Contains(got, "pw") || !strings.Contains(got, "flat=tcp://***@h:2001?address=0x7F") {
 		t.Errorf("METERS is shown as %q", got)
 	}
 	for name, value := range shown {
@@ -177,7 +177,7 @@ func TestParseConfigErrors(t *testing.T) {
 			"option model: ", "option label: ", "option label: is given twice", "option interval: is given twice",
 		}},
 		{"empty option", []string{"METERS=a=/dev/a?registers="}, []string{"option registers: has no value"}},
-		{"bare line is named in errors", []string{"METERS=tcp://u:secret@h:1?address=x"}, []string{"METERS: meter tcp://u:***@h:1?address=x: option address"}},
+		{"bare line is named in errors", []string{"METERS=tcp://u:secret@h:1?address=x"}, []string{"METERS: meter tcp://***@h:1?address=x: option address"}},
 		{"same line", []string{"METERS=a=/dev/x b=/dev/x c=/dev/x?address=1"}, []string{`METERS: meter "b": same line and address as meter "a"`}},
 		{"interval bounds", []string{meter, "READ_INTERVAL=169h"}, []string{"READ_INTERVAL: 169h is out of range; the least is 1s, the most is 168h"}},
 		{"register range", []string{meter, "REGISTERS=65536"}, []string{"REGISTERS: register 65536 is not in 0 to 65535"}},
@@ -187,12 +187,12 @@ func TestParseConfigErrors(t *testing.T) {
 		{"passwords that break the URL", []string{
 			meter, "MQTT_URL=u:secret@h:1883 mqtt://u:ge/secret@h mqtt://u:12/secret@h mqtt://u:ge#secret@h mqtt://u:a@b/secret@h mqtt://u:12?secret@h ws://u:a@b/secret@h",
 		}, []string{"MQTT_URL: one of the URLs has no scheme"}},
-		{"no scheme", []string{meter, "MQTT_URL=u:secret@h:1883"}, []string{`MQTT_URL: "u:***@h:1883" has no scheme; write mqtt://u:***@h:1883`}},
+		{"no scheme", []string{meter, "MQTT_URL=u:secret@h:1883"}, []string{`MQTT_URL: "***@h:1883" has no scheme; write mqtt://***@h:1883`}},
 		{"escapes missing", []string{
 			meter, "MQTT_URL=mqtt://u:ge/secret@h mqtt://u:12/secret@h mqtt://u:ge#secret@h mqtt://u:a@b/secret@h mqtt://u:12?secret@h ws://u:a@b/secret@h",
 		}, []string{
-			`MQTT_URL: "mqtt://u:***@h" is not a URL; escape`, `"mqtt://u:***@h" is not a URL; escape`, `"mqtt://u:***@h" is not a URL; escape`,
-			`"mqtt://u:***@h" is not a URL; escape`, `"mqtt://u:***@h" is not a URL; escape`, `"ws://u:***@h" is not a URL; escape`,
+			`MQTT_URL: "mqtt://***@h" is not a URL; escape`, `"mqtt://***@h" is not a URL; escape`, `"mqtt://***@h" is not a URL; escape`,
+			`"mqtt://***@h" is not a URL; escape`, `"mqtt://***@h" is not a URL; escape`, `"ws://***@h" is not a URL; escape`,
 		}},
 		{"white space in a password", []string{meter, "MQTT_URL=mqtt://u:my secret@h"}, []string{"MQTT_URL: one of the URLs has no scheme (mqtt://), or a password holds white space"}},
 		{"both secrets", []string{meter, "MQTT_USERNAME=u", "MQTT_PASSWORD=x", "MQTT_PASSWORD_FILE=/pw"}, []string{"MQTT_PASSWORD_FILE: MQTT_PASSWORD is set, too"}},

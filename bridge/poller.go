@@ -542,7 +542,7 @@ func (p *poller) open(ctx context.Context) error {
 	if p.opens > 0 {
 		p.log.Info("line is open again", "line", p.shown, "attempts", p.opens+1)
 	}
-	p.opens, p.silence, p.reopen = 0, 0, time.Time{}
+	p.opens, p.reopen = 0, time.Time{} // silence stays: an open line is not yet one that brings something
 	p.conn = kmp.NewConn(line, kmp.Options{
 		Timeout: p.timeout(), ByteTime: p.devices[0].cfg.ByteTime, Trace: p.trace,
 		RequestSize: p.learned.RequestSize, StartTimeout: p.learned.Timeout, StartGap: p.learned.Gap,
