@@ -82,10 +82,12 @@ func ModelByType(code uint16) (Model, bool) {
 // that it is like. A meter may know more registers, and by its configuration
 // fewer.
 func (m Model) Has(id uint16) bool {
-	listed := strings.Split(Lookup(id).Models, "; ")
-	return slices.ContainsFunc(listed, func(name string) bool {
-		return name == m.Name || name == m.Like || name == string(m.Family)
-	})
+	for name := range strings.SplitSeq(Lookup(id).Models, "; ") {
+		if name == m.Name || name == m.Like || name == string(m.Family) {
+			return true
+		}
+	}
+	return false
 }
 
 // model returns the i-th model with a register list of its own.

@@ -212,7 +212,10 @@ func (p Profile) nearest() catalog.Model {
 	}
 	score := p.likeness(best)
 	for _, m := range catalog.Models() {
-		if n := p.likeness(m); m.Family == p.Family && n > score {
+		if m.Family != p.Family {
+			continue
+		}
+		if n := p.likeness(m); n > score {
 			best, score = m, n
 		}
 	}
