@@ -44,6 +44,7 @@ type fusion struct {
 	Lost     bool         `json:"lost,omitempty"`   // none fits; it was told
 	Doubts   int          `json:"doubts,omitempty"` // readings in a row that rule out all
 	Last     *kmp.Decimal `json:"last,omitempty"`   // the newest fused number
+	Falls    int          `json:"falls,omitempty"`  // readings in a row after which it would fall
 }
 
 func (f fusion) sound() bool {
@@ -56,7 +57,7 @@ func (f fusion) sound() bool {
 	return isKey(f.Fine) && isKey(f.Coarse) && f.Exponent >= -12 && f.Exponent <= 12 &&
 		(f.Unit == kmp.UnitGJ || f.Unit == kmp.UnitKWh || f.Unit == kmp.UnitCubicMetre) &&
 		(f.Learned == 0 || slices.Contains(all, f.Learned)) &&
-		f.Doubts >= 0 && f.Doubts < enough && (f.Last == nil || soundNumber(*f.Last))
+		f.Doubts >= 0 && f.Doubts < enough && f.Falls >= 0 && f.Falls <= enough && (f.Last == nil || soundNumber(*f.Last))
 }
 
 // fuse derives the exact counters.
@@ -253,7 +254,7 @@ func (r *reading) observe(p pair, f *fusion, coarse, fine int) (kmp.Value, strin
 	if f.Last != nil && value.Cmp(*f.Last) < 0 {
 		return r.noFall(f, o, d.Unit)
 	}
-	f.Last = &value
+	f.Last, f.Falls = &value, 0
 	if f.Lost {
 		f.Lost = false
 		r.event(ValueReleased, map[string]any{"register": p.name, "key": catalog.Key(p.name, f.Unit), "value": value, "reason": "a modulus fits again"})
@@ -263,12 +264,15 @@ func (r *reading) observe(p pair, f *fusion, coarse, fine int) (kmp.Value, strin
 }
 
 // noFall is for a fused number that would fall though its coarse counter does not: the
-// last one stays as long as it is within a coarse step.
+// last one stays as long as it is within a coarse step. A second reading soon tells
+// whether the fine register was wrong this time; when it was wrong before, the meter has
+// to catch up, and to ask it more often would only cost its battery.
 func (r *reading) noFall(f *fusion, o observation, fine kmp.Unit) (kmp.Value, string) {
 	last := rational(*f.Last)
 	factor, _ := catalog.Convert(f.Unit, fine) // it was converted the other way
 	last.Mul(last, factor.Quo(factor, step(f.Exponent)))
-	r.result.Again = true
+	f.Falls = min(f.Falls+1, enough)
+	r.result.Again = r.result.Again || f.Falls < enough
 	if last.Sub(last, o.coarse).Cmp(o.step) > 0 {
 		return nil, "it would fall"
 	}
