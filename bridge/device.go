@@ -57,6 +57,7 @@ type device struct {
 	failures int  // in a row
 	quality  diagnosis.Quality
 	evidence diagnosis.Evidence // of the newest visit
+	woke     bool               // the meter answered in it, well or not
 	status   status
 }
 
@@ -160,7 +161,8 @@ func (d *device) account(before, after kmp.Stats, e errand) {
 		d.quality.Note(i < answers)
 	}
 	cost := battery.Day{Frames: answers, Bytes: received + after.BytesSent - before.BytesSent, Awake: (after.Awake - before.Awake).Seconds()}
-	if answers > 0 && !(e.survey && !e.command) { // what nobody answered woke nobody; a census goes with its reading
+	d.woke = after.Awake > before.Awake      // what nobody answered woke nobody; damaged answers cost as much
+	if d.woke && !(e.survey && !e.command) { // a census goes with its reading
 		cost.Reads = 1
 		if e.command {
 			cost.Commands = 1

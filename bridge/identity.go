@@ -279,11 +279,12 @@ func (p *poller) recallPlace(d *device) {
 	}
 	p.recall(d, saved.Serial)
 	d.keys = d.remembered()
+	d.status.usage = d.record.Usage
 }
 
 // save has it remembered what is known of a meter and its place.
 func (p *poller) save(d *device) {
-	if p.store == nil {
+	if p.store == nil || d.record.Profile.Serial == "" {
 		return
 	}
 	d.record.Announced = savedKeys(d.keys)

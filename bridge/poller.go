@@ -118,7 +118,9 @@ func (p *poller) run(ctx context.Context) {
 	defer p.wishes.end()
 	for _, d := range p.devices {
 		d.schedule = newSchedule(p.started, d.cfg.Interval, d.index, p.count)
-		d.due = p.started
+		if d.due = p.afford(d, p.started, p.started); d.due.After(p.started) {
+			p.publish(d) // why nothing comes
+		}
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -294,6 +296,7 @@ func (p *poller) readChosen(ctx context.Context, d *device, w wish) {
 	}
 	reading.Values = d.looked(reading)
 	p.publish(d)
+	p.save(d)
 	w.done(outcome{values: valuesJSON(reading), unsupported: unsupported})
 }
 

@@ -197,8 +197,9 @@ func (p *poller) fail(d *device, err error) {
 		d.due = p.reopen
 	} else {
 		d.due = now.Add(min(d.cfg.Interval, retryDelay(d.failures, class.Code)))
-		if d.evidence.Answers > 0 { // the meter was awake: that counts
+		if d.woke { // that counts
 			d.due = p.afford(d, now, d.due)
+			p.save(d)
 		}
 	}
 	p.log.Debug("reading failed", "meter", d.status.meter.Name, "line", p.shown, "failures", d.failures, "diagnosis", class.Code, "error", err)

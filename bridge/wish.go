@@ -47,10 +47,11 @@ type wishes struct {
 	mu      sync.Mutex
 	list    []wish
 	reading int           // the meter that is being read in the usual way, else -1
+	visited int           // the meter that is being visited for another wish, else -1
 	signal  chan struct{} // holds a token when the list may have grown
 }
 
-func newWishes() *wishes { return &wishes{reading: -1, signal: make(chan struct{}, 1)} }
+func newWishes() *wishes { return &wishes{reading: -1, visited: -1, signal: make(chan struct{}, 1)} }
 
 // post adds a wish. A usual reading joins the one that runs or waits; for everything else
 // allow decides, which is asked only then, is told how many wait, and whose error is returned.
@@ -84,8 +85,11 @@ func (w *wishes) waiting(meter int) int {
 	if w.joins(meter) {
 		n++ // however many join it
 	}
+	if w.visited == meter {
+		n++
+	}
 	for _, x := range w.list {
-		if x.meter == meter && (x.task == readChosen || x.task == takeCensus) {
+		if x.meter == meter && x.visits() {
 			n++
 		}
 	}
@@ -99,7 +103,11 @@ func (w *wishes) wanted(meter int) bool {
 	return slices.ContainsFunc(w.list, func(x wish) bool { return x.task == readUsual && x.meter == meter })
 }
 
-// pop takes the oldest wish that is not a usual reading.
+// visits reports whether a wish is a visit of its own to the meter.
+func (w wish) visits() bool { return w.task == readChosen || w.task == takeCensus }
+
+// pop takes the oldest wish that is not a usual reading. Until it is done it counts as
+// waiting.
 func (w *wishes) pop() (wish, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -109,6 +117,16 @@ func (w *wishes) pop() (wish, bool) {
 	}
 	one := w.list[i]
 	w.list = slices.Delete(w.list, i, i+1)
+	if one.visits() {
+		w.visited = one.meter
+		done := one.done
+		one.done = func(o outcome) {
+			w.mu.Lock()
+			w.visited = -1
+			w.mu.Unlock()
+			done(o)
+		}
+	}
 	return one, true
 }
 
