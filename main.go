@@ -135,7 +135,7 @@ func (p program) run(ctx context.Context, args []string) int {
 
 // arguments explains what verbs take.
 const arguments = "LINE is a device or URL: /dev/ttyUSB0, serial:///dev/serial/by-id/..., tcp://host:port,\n" +
-	"rfc2217://host:port, sim://403. Options follow in quotes: '/dev/ttyUSB0?baud=9600&stopbits=1'.\n" +
+	"rfc2217://host:port, usb://VID:PID, sim://403. Options follow in quotes: '/dev/ttyUSB0?baud=9600&stopbits=1'.\n" +
 	"REGISTER is a name or an id: energy, 60, 0x3C. Without one the model's usual registers are read.\n"
 
 func (p program) usage(w io.Writer) {
@@ -322,7 +322,11 @@ func (p program) runBridge(ctx context.Context, cfg bridge.Config, tap func(brid
 	level.Set(cfg.LogLevel)
 	log := p.logger(cfg.LogFormat, level)
 	v, c := build()
-	return bridge.Run(ctx, cfg, bridge.Deps{Dial: dial, Log: log, Level: level, Version: v, Commit: c, Tap: tap})
+	err := bridge.Run(ctx, cfg, bridge.Deps{Dial: dial, Log: log, Level: level, Version: v, Commit: c, Tap: tap})
+	if setting, ok := errors.AsType[*bridge.ConfigError](err); ok { // what only trying shows
+		return usageError{setting}
+	}
+	return err
 }
 
 // demo runs the bridge on a simulated meter whose day passes in five minutes. What

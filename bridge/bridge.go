@@ -55,7 +55,8 @@ type Deps struct {
 
 // Run reads the meters and serves the broker until ctx ends, then says goodbye within two
 // seconds and returns nil. It fails only when it cannot begin: the built-in broker's
-// port is taken (ErrPortInUse), or DATA_DIR cannot be used (a *ConfigError).
+// port is taken (ErrPortInUse), another bridge has DATA_DIR, or it cannot be used (a
+// *ConfigError).
 func Run(ctx context.Context, cfg Config, deps Deps) error {
 	if deps.Dial == nil {
 		return errors.New("bridge: Deps.Dial is missing")
@@ -70,6 +71,21 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	if deps.Started.IsZero() {
 		deps.Started = time.Now()
 	}
+	var kept *store.Store
+	if cfg.DataDir != "" {
+		var err error
+		kept, err = store.Open(cfg.DataDir)
+		switch {
+		case errors.Is(err, store.ErrLocked): // it may be free in a moment
+			return fmt.Errorf("bridge: DATA_DIR: %w", err)
+		case err != nil:
+			return &ConfigError{Variable: "DATA_DIR", Err: err}
+		}
+		defer kept.Close()
+		if damage := kept.Damaged(); damage != nil {
+			deps.Log.Warn("what was kept is damaged and set aside; it is found out again", "error", damage)
+		}
+	}
 	if len(cfg.MQTT.URLs) == 0 {
 		broker, err := StartBroker(ctx, cfg.Listen, cfg.MQTT.Username, cfg.MQTT.Password, deps.Log)
 		if err != nil {
@@ -78,17 +94,6 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		defer broker.Close()
 		cfg.MQTT.URLs = []*url.URL{broker.URL()}
 		deps.Log.Info("built-in broker listens", "address", broker.Addr().String())
-	}
-	var kept *store.Store
-	if cfg.DataDir != "" {
-		var err error
-		if kept, err = store.Open(cfg.DataDir); err != nil {
-			return &ConfigError{Variable: "DATA_DIR", Err: err}
-		}
-		defer kept.Close()
-		if damage := kept.Damaged(); damage != nil {
-			deps.Log.Warn("what was kept is damaged and set aside; it is found out again", "error", damage)
-		}
 	}
 	b := newBridge(cfg, deps, kept)
 	return b.run(ctx)

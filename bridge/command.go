@@ -22,6 +22,8 @@ const (
 	// known to be survived. The readings of the schedule do not count.
 	burst  = 10
 	refill = time.Minute
+	// censusCost is what a census takes of that: it is a dozen requests, but hardly ever.
+	censusCost = burst / 2
 	// shortestSet is the least interval that a command may set, unless the settings have
 	// a shorter one for the meter: whoever can write to the broker must not drain a battery.
 	shortestSet = time.Minute
@@ -485,7 +487,7 @@ func (c *commands) requestCensus(reply string, transaction json.RawMessage, o ob
 	if err != nil {
 		return err
 	}
-	return c.roster.wish(index, burst, wish{task: takeCensus, done: func(r outcome) { c.respond(reply, transaction, r.values, r.err) }})
+	return c.roster.wish(index, censusCost, wish{task: takeCensus, done: func(r outcome) { c.respond(reply, transaction, r.values, r.err) }})
 }
 
 // requestAccept lets held values through: those of one register, or all.
@@ -502,7 +504,7 @@ func (c *commands) requestAccept(reply string, transaction json.RawMessage, o ob
 	if one {
 		keys = []string{key}
 	}
-	return c.roster.wish(index, 1, wish{task: acceptHeld, keys: keys, done: func(r outcome) { c.respond(reply, transaction, r.values, r.err) }})
+	return c.roster.wish(index, 0, wish{task: acceptHeld, keys: keys, done: func(r outcome) { c.respond(reply, transaction, r.values, r.err) }})
 }
 
 // gathering collects the readings of several meters.

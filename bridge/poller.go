@@ -317,7 +317,8 @@ func (p *poller) accept(d *device, w wish) {
 	accepted := d.record.Numbers.Accept(keys...)
 	if len(accepted) > 0 {
 		p.log.Info("held values accepted", "meter", d.status.meter.Name, "keys", strings.Join(accepted, " "))
-		d.due = time.Now()
+		now := time.Now()
+		d.due = p.afford(d, now, now)
 		p.save(d)
 	} else {
 		accepted = []string{}

@@ -104,7 +104,7 @@ func (p *poller) succeed(d *device, r Reading) (state []byte, again bool) {
 			map[string]any{"register": c.register.Name, "from": c.from, "to": c.to}))
 	}
 	for _, e := range result.Events {
-		if e.Type == numbers.ValueHeld {
+		if e.Type == numbers.ValueHeld && e.Data["count"] == 1 { // once for each, however often it comes
 			p.log.Warn("a value is held back", "meter", name, "register", e.Data["register"], "held", e.Data["held"], "reason", e.Data["reason"])
 		}
 		msgs = append(msgs, eventMessage(p.topics, r.Time, e.Type, name, e.Data))

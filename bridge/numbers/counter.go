@@ -85,7 +85,7 @@ func (r *reading) checkCounter(i int) {
 	r.result.Unknown[v.Key] = "held: " + reason
 	r.event(ValueHeld, map[string]any{
 		"register": v.Register.Name, "key": v.Key, "held": d, "kept": c.Value, "reason": reason, "count": s.Count,
-		"released_by": fmt.Sprintf("%d more readings that agree with it, or a request on bridge/request/accept", enough-s.Count),
+		"released_by": more(enough-s.Count) + " to confirm it, or a request on bridge/request/accept",
 	})
 }
 
@@ -191,4 +191,12 @@ func (r *reading) nominal() *big.Rat {
 		return nil
 	}
 	return rational(r.Nominal[0])
+}
+
+// more counts readings that are still to come.
+func more(n int) string {
+	if n == 1 {
+		return "one more reading"
+	}
+	return fmt.Sprintf("%d more readings", n)
 }

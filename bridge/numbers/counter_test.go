@@ -197,7 +197,7 @@ func TestHeldEvent(t *testing.T) {
 	}
 	got := fmt.Sprint(result.Events[0].Data)
 	want := "map[count:1 held:5.000 kept:227.445 key:energy_gj reason:a counter does not fall register:energy " +
-		"released_by:2 more readings that agree with it, or a request on bridge/request/accept]"
+		"released_by:2 more readings to confirm it, or a request on bridge/request/accept]"
 	if got != want {
 		t.Errorf("data %s\nwant %s", got, want)
 	}

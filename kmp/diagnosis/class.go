@@ -181,10 +181,10 @@ func classes() []Class {
 			[]string{"`is not supported by this meter`, for every register"},
 		},
 		{
-			WrongMeter, "Another meter answers",
-			"The meter that answers has another serial number than the one before: it was swapped, or the head sits on another one.",
-			"Put the head back on the right meter; if the meter was swapped, see docs/home-assistant.md for what then happens.",
-			[]string{"`another meter answers here`"},
+			WrongMeter, "A meter that is read already",
+			"The meter that answers here is read on another line already, or has the name of another one.",
+			"Give every meter one line and a name of its own in METERS; look which head sits on which meter.",
+			[]string{"`two lines lead to it`", "`belongs to another meter`"},
 		},
 		{
 			Failed, "The reading failed",
