@@ -300,7 +300,8 @@ func diagnosticsMessage(t topics, s status, now time.Time) Message {
 	}{
 		optional(s.meter.Serial), optional(s.meter.Model), optional(s.meter.Revision), s.meter.Line,
 		seconds(s.interval), optionalTime(s.lastReading), optional(s.lastError), s.ok, s.failed, seconds(s.duration), s.echo,
-		s.linkQuality(), s.perDay(), day.Reads, day.Commands, day.Frames, day.Bytes, day.Awake, unknown, usage{s.usage.Days, s.usage.Total},
+		s.linkQuality(), s.perDay(), day.Reads, day.Commands, day.Frames, day.Bytes, day.Awake, unknown,
+		usage{s.usage.Days, s.usage.Total},
 	})
 	return Message{Topic: t.meter(s.meter.Name, "diagnostics"), Payload: payload, Retain: true, Rank: RankState}
 }
@@ -421,8 +422,10 @@ func healthMessage(t topics, h health, meters []status) Message {
 		if reasons == nil {
 			reasons = map[string]int{}
 		}
-		list[name] = meter{s.online, s.ok, s.failed, reasons, optionalTime(s.lastReading), seconds(s.duration), s.checksum, s.echo,
-			cmp.Or(s.diagnosis.code, diagnosis.NotRead), s.linkQuality()}
+		list[name] = meter{
+			s.online, s.ok, s.failed, reasons, optionalTime(s.lastReading), seconds(s.duration), s.checksum, s.echo,
+			cmp.Or(s.diagnosis.code, diagnosis.NotRead), s.linkQuality(),
+		}
 	}
 	report := struct {
 		Time      string           `json:"time"`
