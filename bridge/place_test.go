@@ -1,9 +1,13 @@
 package bridge
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/big"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -13,7 +17,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"kmp2mqtt/bridge/store"
 	"kmp2mqtt/kmp"
+	"kmp2mqtt/kmp/diagnosis"
 	"kmp2mqtt/kmp/sim"
 )
 
@@ -182,7 +188,7 @@ func TestPlaceContinues(t *testing.T) {
 				m.become(t, 222, "0.010", "0.20", "1")
 				l.pass(10 * time.Minute)
 				want("227.445 2131.93 7039")
-				if e := l.eventsOf("meter_changed"); len(e) != 1 || e[0].Data["continued"] != true {
+				if e := l.eventsOf("meter_changed"); len(e) != 1 || fmt.Sprint(e[0].Data["continued"]) != "true" {
 					t.Errorf("%+v", e)
 				}
 				m.become(t, 222, "0.510", "5.20", "9")
@@ -383,6 +389,129 @@ func TestPlaceFine(t *testing.T) {
 		}
 		if e := l.eventsOf("meter_changed"); len(e) != 2 {
 			t.Errorf("%+v", e)
+		}
+	})
+}
+
+// TestPlaceDataDir begins with directories that cannot be used.
+func TestPlaceDataDir(t *testing.T) {
+	run := func(t *testing.T, dir string) error {
+		t.Helper()
+		meters, _ := one(t)
+		l := newLab(t, meters, "METERS=house=/dev/a", "DATA_DIR="+dir)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		return Run(ctx, l.cfg, Deps{Dial: l.lines.dial})
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, dir := range map[string]string{"a file": file, "below a file": filepath.Join(file, "dir"), "in /proc": "/proc/kmp2mqtt"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				err := run(t, dir)
+				wrong, ok := errors.AsType[*ConfigError](err)
+				if !ok || wrong.Variable != "DATA_DIR" || !strings.HasPrefix(err.Error(), "DATA_DIR: ") || !strings.Contains(err.Error(), filepath.Dir(dir)) {
+					t.Errorf("%v", err)
+				}
+			})
+		})
+	}
+	t.Run("in use", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			dir := t.TempDir()
+			meters, _ := one(t)
+			l := newLab(t, meters, "METERS=house=/dev/a", "REGISTERS=60", "DATA_DIR="+dir)
+			l.start()
+			l.pass(time.Minute)
+			err := run(t, dir)
+			if !errors.Is(err, store.ErrLocked) || !strings.Contains(err.Error(), "DATA_DIR") { // the setting is right
+				t.Errorf("%v", err)
+			}
+			l.pass(time.Hour)
+			l.want("kmp2mqtt/house/availability", "online") // the first one goes on
+			l.stop()
+			if err := run(t, dir); err != nil {
+				t.Errorf("when it is free again: %v", err)
+			}
+		})
+	})
+}
+
+// TestPlaceDataDirGone takes the directory away from under a running bridge.
+func TestPlaceDataDirGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		parent := t.TempDir()
+		dir := filepath.Join(parent, "data")
+		meters, m := one(t)
+		l := newLab(t, meters, "METERS=house=/dev/a", "REGISTERS=60", "READ_INTERVAL=1m", "DATA_DIR="+dir)
+		l.start()
+		l.pass(censusOver)
+		if _, err := os.Stat(filepath.Join(dir, "kmp2mqtt.json")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(dir, dir+".away"); err != nil {
+			t.Fatal(err)
+		}
+		reads := len(m.reads())
+		l.pass(time.Hour)
+		if n := len(m.reads()) - reads; n < 59 {
+			t.Errorf("%d readings in an hour without the directory", n)
+		}
+		l.wantDiagnosis("house", diagnosis.OK)
+		if got := l.logs.lines("cannot write DATA_DIR"); len(got) != 1 {
+			t.Errorf("log: %q", got)
+		}
+		if err := os.Rename(dir+".away", dir); err != nil {
+			t.Fatal(err)
+		}
+		l.pass(2 * time.Minute)
+		if got := l.logs.lines("DATA_DIR is written again"); len(got) != 1 {
+			t.Errorf("log: %q", l.logs.lines("DATA_DIR"))
+		}
+		l.stop()
+		if got := l.logs.lines("level=ERROR"); len(got) != 1 {
+			t.Errorf("log: %q", got)
+		}
+		if p := profile(t, dir, "80123456"); !p.Complete() {
+			t.Errorf("%+v", p)
+		}
+	})
+}
+
+// TestPlaceKilled begins with what a bridge that was killed had written by then: a change of
+// meters is never forgotten.
+func TestPlaceKilled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		m := houseMeter(t, 111, "100.000", "10.00", "10")
+		meters := map[string]*testMeter{"/dev/a": m}
+		l := newLab(t, meters, "METERS=house=/dev/a?continue=true", placeRegisters, "READ_INTERVAL=10m", "DATA_DIR="+dir)
+		l.start()
+		l.pass(censusOver)
+		m.become(t, 222, "5.000", "1.00", "1")
+		for len(l.eventsOf("meter_changed")) == 0 {
+			l.pass(time.Second)
+		}
+		content, err := os.ReadFile(filepath.Join(dir, "kmp2mqtt.json")) // a second later
+		if err != nil {
+			t.Fatal(err)
+		}
+		killed := t.TempDir()
+		if err := os.WriteFile(filepath.Join(killed, "kmp2mqtt.json"), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		l.stop()
+		m.become(t, 222, "5.500", "1.50", "2")
+		l = newLab(t, meters, "METERS=house=/dev/a?continue=true", placeRegisters, "READ_INTERVAL=10m", "DATA_DIR="+killed)
+		l.start()
+		l.pass(time.Minute)
+		if got := value(t, l.retained("kmp2mqtt/house"), "energy_gj"); got != "100.500" {
+			t.Errorf("energy is %s", got)
+		}
+		if l.retained("homeassistant/device/kmp_111/config") == "" || l.retained("homeassistant/device/kmp_222/config") != "" {
+			t.Error("the identity does not stay")
 		}
 	})
 }

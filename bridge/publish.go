@@ -109,12 +109,16 @@ func (p *poller) succeed(d *device, r Reading) (state []byte, again bool) {
 		}
 		msgs = append(msgs, eventMessage(p.topics, r.Time, e.Type, name, e.Data))
 	}
+	first := d.last == nil
 	d.last = r.Values
 	messages := stateMessages(p.topics, r, d.keys, p.each)
 	p.put(append(msgs, messages...)...)
 	d.status.retained = append(discoveryOnly(d.status.retained), messages[0])
 	p.publish(d)
 	p.save(d)
+	if first {
+		p.keep() // where a place goes on is decided now
+	}
 	if len(r.Values) == 0 && d.status.ok == 1 {
 		p.log.Warn("the meter has none of the registers; set REGISTERS or the option registers", "meter", name)
 	}

@@ -46,6 +46,7 @@ func (l *lab) unknown(meter string) map[string]string {
 }
 
 func (m *testMeter) energy(t *testing.T, digits string) {
+	t.Helper()
 	m.set(number(t, 60, kmp.UnitGJ, digits))
 }
 
