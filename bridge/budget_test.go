@@ -262,7 +262,7 @@ func TestBudgetAllCommands(t *testing.T) {
 			{"kmp2mqtt/bridge/request/census", "house", "kmp2mqtt/bridge/response/census", false},
 			{"kmp2mqtt/house/get", `{"registers":[80]}`, "kmp2mqtt/house/response", false},
 			{"kmp2mqtt/bridge/request/accept", "house", "kmp2mqtt/bridge/response/accept", true}, // costs nothing
-			{"kmp2mqtt/house/set", `{"interval":"6h"}`, "kmp2mqtt/house/response", true}, // costs nothing
+			{"kmp2mqtt/house/set", `{"interval":"6h"}`, "kmp2mqtt/house/response", true},         // costs nothing
 		} {
 			got := l.command(tt.topic, tt.payload, tt.reply, 30*time.Minute)
 			if len(got) != 1 || (decodeReply(t, got[0]).Status == "ok") != tt.ok {
