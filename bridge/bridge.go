@@ -296,6 +296,7 @@ type roster struct {
 // member is one meter in the roster.
 type member struct {
 	name     string // empty while it is unknown
+	named    bool   // by the settings, not by its serial number
 	serial   string // empty while it is unknown
 	shortest time.Duration
 	status   status
@@ -307,7 +308,7 @@ type member struct {
 func newRoster(meters []MeterConfig) *roster {
 	r := &roster{members: make([]member, len(meters))}
 	for i, m := range meters {
-		r.members[i] = member{name: m.Name, shortest: min(m.Interval, shortestSet), rate: bucket{tokens: burst}}
+		r.members[i] = member{name: m.Name, named: m.Name != "", shortest: min(m.Interval, shortestSet), rate: bucket{tokens: burst}}
 	}
 	return r
 }
@@ -325,17 +326,36 @@ func (r *roster) claim(index int, name, serial string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.members[index].serial = "" // whoever it was, it is not that one any more
+	taken := index
 	for i, other := range r.members {
 		switch {
 		case i == index:
 		case other.serial == serial:
 			return fmt.Errorf("meter %s, serial number %s, is read as %s already: two lines lead to it", name, serial, other.name)
+		case other.name == name && other.serial == "" && !other.named:
+			taken = i // it was named by a serial number that is not its own any more
 		case other.name == name:
 			return fmt.Errorf("the name %s belongs to another meter: give the meter with that serial number a name of its own (name=line)", name)
 		}
 	}
+	r.members[taken].name = ""
 	r.members[index].name, r.members[index].serial = name, serial
 	return nil
+}
+
+// owns reports whether a meter still has its name.
+func (r *roster) owns(index int, name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.members[index].name == name
+}
+
+// elsewhere reports whether a serial number is read in another place than index.
+func (r *roster) elsewhere(index int, serial string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i := slices.IndexFunc(r.members, func(m member) bool { return m.serial == serial })
+	return i >= 0 && i != index
 }
 
 // update notes what is known of a meter now.

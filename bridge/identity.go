@@ -323,11 +323,16 @@ func (p *poller) exchanged(d *device, former Meter, previous record) {
 	}
 	d.place.Totals, d.place.Offsets = nil, nil
 	alone := former.Name != now.Name // named by the serial number: the topics are its own
+	if alone {
+		d.known, d.status.online = false, false
+	}
+	if p.roster.elsewhere(d.index, former.Serial) {
+		return // the two have changed places: it speaks for itself
+	}
 	former.Name = former.Serial
 	p.put(availabilityMessage(p.topics, former.Name, false))
 	switch {
 	case alone:
-		d.known, d.status.online = false, false
 	case p.announce && len(previous.Announced) > 0:
 		msg, err := meterDiscovery(p.topics, former, restoredKeys(previous.Announced), previous.Profile.Family, false, p.version, time.Minute)
 		if err != nil {

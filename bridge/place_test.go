@@ -515,3 +515,50 @@ func TestPlaceKilled(t *testing.T) {
 		}
 	})
 }
+
+// TestPlaceSwapped lets two meters change places, with and without names, while the bridge
+// runs and while it is off.
+func TestPlaceSwapped(t *testing.T) {
+	for _, lines := range []string{"a=/dev/a b=/dev/b", "/dev/a /dev/b"} {
+		for _, off := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s off %t", lines, off), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					settings := []string{"METERS=" + lines, placeRegisters, "READ_INTERVAL=5m", "DATA_DIR=" + t.TempDir()}
+					a, b := houseMeter(t, 111, "100.000", "10.00", "10"), houseMeter(t, 222, "200.000", "20.00", "20")
+					meters := map[string]*testMeter{"/dev/a": a, "/dev/b": b}
+					l := newLab(t, meters, settings...)
+					l.start()
+					l.pass(censusOver)
+					if off {
+						l.stop()
+					}
+					a.become(t, 222, "200.001", "20.00", "20")
+					b.become(t, 111, "100.001", "10.00", "10")
+					if off {
+						l = newLab(t, meters, settings...)
+						l.start()
+					}
+					l.pass(30 * time.Minute)
+					onA, onB := "a", "b"
+					if strings.HasPrefix(lines, "/") {
+						onA, onB = "222", "111"
+					}
+					for name, energy := range map[string]string{onA: "200.001", onB: "100.001"} {
+						if got := value(t, l.retained("kmp2mqtt/"+name), "energy_gj"); got != energy {
+							t.Errorf("energy of %s is %s, want %s", name, got, energy)
+						}
+						l.want("kmp2mqtt/"+name+"/availability", "online")
+					}
+					if e := l.eventsOf("value_held"); e != nil {
+						t.Errorf("%+v", e)
+					}
+					for serial, name := range map[string]string{"222": onA, "111": onB} {
+						if config := l.retained("homeassistant/device/kmp_" + serial + "/config"); !strings.Contains(config, `"kmp2mqtt/`+name+`/availability"`) {
+							t.Errorf("%s is announced as %s", serial, config)
+						}
+					}
+				})
+			})
+		}
+	}
+}

@@ -185,6 +185,10 @@ func (p *poller) failDue(d *device, err error) {
 func (p *poller) fail(d *device, err error) {
 	now := time.Now()
 	why := reason(err)
+	if !p.roster.owns(d.index, d.status.meter.Name) { // another meter has the number that was its name
+		d.status.meter, d.status.retained = Meter{Label: d.cfg.Label, Line: p.shown}, nil
+		d.known, d.status.online = false, false
+	}
 	d.failures++
 	d.status.failed++
 	d.status.reasons = maps.Clone(d.status.reasons)
