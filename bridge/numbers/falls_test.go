@@ -54,3 +54,50 @@ func TestFusedFallAsksNoMore(t *testing.T) {
 		}
 	})
 }
+
+// On a bad line the registers of a pair come in two answers, and the meter has counted
+// meanwhile: that is no reason to hold the coarse one. A coarse one that is ahead is.
+func TestPairReadApart(t *testing.T) {
+	for _, tt := range []struct {
+		name         string
+		coarse, fine string // m³, l
+		held         bool
+	}{
+		{"together", "199.061", "9061.4", false},
+		{"the fine one five steps later", "199.056", "9061.4", false},
+		{"the fine one long after it", "199.041", "9061.4", true},
+		{"the coarse one ahead", "199.067", "9061.4", true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var s State
+			at := time.Unix(1_700_000_000, 0)
+			judge := func(coarse, fine string) Result {
+				at = at.Add(10 * time.Minute)
+				values := []Value{decimal(t, 68, kmp.UnitCubicMetre, coarse), decimal(t, 239, kmp.UnitLitre, fine)}
+				return s.Judge(at, "21", values)
+			}
+			judge("199.021", "9021.7")
+			result := judge(tt.coarse, tt.fine)
+			if held := result.Unknown["volume_m3"] != ""; held != tt.held {
+				t.Errorf("held: %t, want %t: %v", held, tt.held, result.Unknown)
+			}
+		})
+	}
+}
+
+func decimal(t *testing.T, id uint16, unit kmp.Unit, digits string) Value {
+	t.Helper()
+	d, err := kmp.ParseDecimal(digits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := kmp.NewRegister(id, unit, d, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := Decode(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}

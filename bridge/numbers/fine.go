@@ -341,9 +341,31 @@ func (r *reading) contradiction(id uint16) string {
 		if !ok || c.Key != f.Coarse || d.Key != f.Fine {
 			continue
 		}
+		o.far.high += r.meanwhile(c, o)
 		if len(o.fitting(f.Moduli)) == 0 {
 			return "it does not fit " + d.Register.Name
 		}
 	}
 	return ""
+}
+
+// meanwhile is how many fine steps a meter can count between its coarse and its fine
+// register: on a bad line they come in two answers, up to a minute apart, the coarse one
+// first. More than ten of its steps would leave too little to compare, and are more than
+// a house uses meanwhile.
+func (r *reading) meanwhile(coarse Value, o observation) int64 {
+	most := new(big.Rat).Mul(o.step, big.NewRat(10, 1))
+	bound, ok := catalog.RateOf(r.model, coarse.Register.ID, coarse.Unit)
+	d, isNumber := coarse.Value.(kmp.Decimal)
+	if !ok || !isNumber {
+		return 0
+	}
+	if _, rate := bound.Limits(coarse.Unit, r.nominal()); rate != nil {
+		minute := new(big.Rat).Quo(rate, new(big.Rat).Mul(step(d.Exponent()), big.NewRat(60, 1)))
+		if minute.Mul(minute, o.step).Cmp(most) < 0 {
+			most = minute
+		}
+	}
+	n, _ := floor(most)
+	return n
 }
