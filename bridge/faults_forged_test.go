@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"math/big"
 	"slices"
 	"strings"
 	"time"
@@ -17,6 +18,8 @@ type forgeries struct {
 	registers map[string]catalog.Register // by key
 	recent    []forgery                   // since the newest reading began
 	wrong     map[string]time.Time        // keys that are published wrong, and since when
+	held      map[string]time.Time        // keys of forged values that are held
+	settled   []time.Duration             // how long they were
 	answers   int                         // forged ones that the bridge heard
 	given     map[string]*fate            // by kind of register
 	shown     map[string]*showing         // by kind of published value
@@ -49,7 +52,7 @@ type showing struct {
 func newForgeries(model string) *forgeries {
 	m, _ := catalog.ModelByName(model)
 	f := &forgeries{
-		model: m, registers: map[string]catalog.Register{}, wrong: map[string]time.Time{},
+		model: m, registers: map[string]catalog.Register{}, wrong: map[string]time.Time{}, held: map[string]time.Time{},
 		given: map[string]*fate{}, shown: map[string]*showing{},
 	}
 	for _, kind := range forgedKinds {
@@ -157,6 +160,32 @@ func (p *probe) hear(wire []byte) {
 	}
 }
 
+// waits tells whether a counter at full resolution is held less than a step of its coarse
+// register above what the meter counts: it never falls, so it waits for the meter.
+func (p *probe) waits(key string) bool {
+	if !isHeld(p.unknown[key]) {
+		return false
+	}
+	for id, name := range fineRegisters {
+		unit, found := strings.CutPrefix(key, name+"_")
+		coarse, ok := p.meter.Read(map[string]uint16{"energy_fine": 60, "cooling_energy_fine": 63, "volume_fine": 68}[name])
+		fine, ok2 := p.exact.Read(id)
+		if !found || !ok || !ok2 {
+			continue
+		}
+		d, err := coarse.Decimal()
+		exact, err2 := fine.Decimal()
+		step, err3 := kmp.NewDecimal(1, d.Exponent())
+		x, isNumber := new(big.Rat).SetString(p.published[key])
+		if err != nil || err2 != nil || err3 != nil || !isNumber {
+			return false
+		}
+		above := x.Sub(inSmall(x, unit), inUnit(exact, fine.Unit))
+		return above.Sign() > 0 && above.Cmp(inUnit(step, coarse.Unit)) < 0
+	}
+	return false
+}
+
 // judge says of every forged value what became of it, and of every published value
 // whether it is wrong.
 func (p *probe) judge(state, unknown map[string]string) {
@@ -171,8 +200,11 @@ func (p *probe) judge(state, unknown map[string]string) {
 			n.again++
 		case x.same || !published || p.window[x.id] == nil:
 			n.unseen++
-		case strings.HasPrefix(unknown[x.key], "held"):
+		case isHeld(unknown[x.key]):
 			n.held++
+			if _, before := f.held[x.key]; !before {
+				f.held[x.key] = time.Now()
+			}
 		case got == "null":
 			n.unknown++
 		case p.right(x.key, got):
@@ -182,6 +214,12 @@ func (p *probe) judge(state, unknown map[string]string) {
 		}
 	}
 	f.recent = nil
+	for key, since := range f.held {
+		if !isHeld(unknown[key]) {
+			f.settled = append(f.settled, time.Since(since))
+			delete(f.held, key)
+		}
+	}
 	for key, got := range state {
 		if key == "time" {
 			continue
@@ -190,7 +228,7 @@ func (p *probe) judge(state, unknown map[string]string) {
 		n := f.shown[kind]
 		n.published++
 		since, before := f.wrong[key]
-		kept := strings.HasPrefix(unknown[key], "held") && got == p.published[key]
+		kept := isHeld(unknown[key]) && got == p.published[key]
 		switch {
 		case got == "null", p.right(key, got), kept && !before:
 			if before {

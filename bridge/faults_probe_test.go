@@ -33,9 +33,10 @@ type probe struct {
 	truth     map[string][]string   // what may be published, by key, as of the newest good reading
 	fine      map[string][]*big.Rat // likewise what is derived exactly, by name
 	published map[string]string     // the newest state
+	unknown   map[string]string     // of its values, and why
 	volumes   []volumes             // at good readings, newest last
 	pending   map[string]json.RawMessage
-	codes     bool // the next diagnosis belongs to a failed reading
+	outcome   string // of the reading that the next diagnosis belongs to: good, failed, or empty
 	ok, bad   uint64
 
 	forgeries *forgeries   // nil: answers are not forged
@@ -184,20 +185,29 @@ func (p *probe) tap(m Message) {
 			p.learn()
 			p.compare(d.Unknown)
 		}
-		if d.OK > p.ok || d.Failed > p.bad {
-			p.codes = d.Failed > p.bad
+		switch {
+		case d.OK > p.ok:
+			p.outcome = "good"
+			p.forget()
+		case d.Failed > p.bad:
+			p.outcome = "failed"
 			p.forget()
 		}
 		p.ok, p.bad, p.pending = d.OK, d.Failed, nil
 		p.tally.good, p.tally.failed = int(d.OK), int(d.Failed)
 		p.progress.Store(int64(d.OK))
-	case leaf == "diagnosis" && p.codes:
+	case leaf == "diagnosis" && p.outcome == "good":
+		if !bytes.HasPrefix(m.Payload, []byte(`{"code":"ok",`)) {
+			p.wrong("a good reading is diagnosed %s", m.Payload)
+		}
+		p.outcome = ""
+	case leaf == "diagnosis" && p.outcome == "failed":
 		var d struct{ Code diagnosis.Code }
 		if err := json.Unmarshal(m.Payload, &d); err != nil {
 			p.wrong("diagnosis %s: %v", m.Payload, err)
 		}
 		p.tally.codes[d.Code]++
-		p.codes = false
+		p.outcome = ""
 	case m.Topic == "kmp2mqtt/bridge/event":
 		if bytes.Contains(m.Payload, []byte(`"value_held"`)) {
 			p.tally.held++
@@ -250,12 +260,12 @@ func (p *probe) compare(unknown map[string]string) {
 	}
 	if p.forgeries != nil {
 		p.judge(state, unknown)
-		p.published = state
+		p.published, p.unknown = state, unknown
 		return
 	}
 	for key, got := range state {
 		p.tally.values++
-		held := strings.HasPrefix(unknown[key], "held")
+		held := isHeld(unknown[key])
 		if held {
 			p.tally.held++
 			p.note(key + " is " + unknown[key])
@@ -270,7 +280,12 @@ func (p *probe) compare(unknown map[string]string) {
 			p.wrong("%s is %s, the meter holds %s (before: %s, unknown: %q)", key, got, p.allowed(key), p.published[key], unknown[key])
 		}
 	}
-	p.published = state
+	p.published, p.unknown = state, unknown
+}
+
+// isHeld tells whether a reason says that an older value stands in the place of a new one.
+func isHeld(reason string) bool {
+	return strings.HasPrefix(reason, "held") || strings.Contains(reason, " is held")
 }
 
 func (p *probe) allowed(key string) string {
@@ -324,9 +339,14 @@ func (p *probe) right(key, got string) bool {
 
 // rightFine compares with all the digits that the meter counts.
 func (p *probe) rightFine(name, unit string, x *big.Rat) bool {
-	factor := map[string]int64{"kwh": 3600e3, "gj": 1e9, "m3": 1000}[unit]
-	x = new(big.Rat).Mul(x, big.NewRat(factor, 1))
+	x = inSmall(x, unit)
 	return slices.ContainsFunc(p.fine[name], func(y *big.Rat) bool { return x.Cmp(y) == 0 })
+}
+
+// inSmall is an amount in J or in litres; the unit is the end of a key.
+func inSmall(x *big.Rat, unit string) *big.Rat {
+	factors := map[string]int64{"kwh": 3600e3, "gj": 1e9, "m3": 1000}
+	return new(big.Rat).Mul(x, big.NewRat(factors[unit], 1))
 }
 
 func (p *probe) rightInfo(got string) bool {
@@ -405,7 +425,7 @@ func (p *probe) rightMean(name, got string) bool {
 		d, near = 1, 24*time.Hour
 	}
 	began := time.Date(y, m, d, 0, 0, 0, 0, now.at.Location())
-	first := slices.IndexFunc(p.volumes, func(v volumes) bool { return !v.at.Before(began) })
+	first, _ := slices.BinarySearchFunc(p.volumes, began, func(v volumes, t time.Time) int { return v.at.Compare(t) })
 	switch {
 	case first > 0 && began.Sub(p.volumes[first-1].at) <= near:
 		first--

@@ -90,10 +90,13 @@ is derived (counters at full resolution, averages by volume, power, the words of
 
 `, len(trials), thousands(all.good), thousands(all.failed), thousands(int(all.lasted.Hours()/24)),
 		thousands(all.values), thousands(all.nulls), all.wrong, all.held, all.failed-sum(all.codes))
-	p(`A value is null where the meter has no such register (any more), before a period has begun, and where a derived number cannot
-be told yet: the diagnostics say which. In the table the share is that of failed visits; a failed visit is tried
-again after seconds, so one bad time makes many of them. The causes are the codes of
-[<meter>/diagnosis](topics.md).
+	p(`What is null is so for a reason, which the diagnostics tell: an average by volume as long as too little has flowed for the resolution of
+the registers, the date of a maximum that the new month does not have yet, where a register wraps. A register that answered with a number
+is never null here.
+
+A failed reading is tried again after some seconds, so one bad time makes many of them. The causes are the codes of
+[<meter>/diagnosis](topics.md), with their shares; a water meter that is silent after some readings is taken to have shut its
+port, and left alone for an hour.
 
 | cause given | meter | good readings | failed | wrong values | cause found |
 |---|---|---|---|---|---|
@@ -114,8 +117,10 @@ func reportForged(b *bytes.Buffer, forged []tally) {
 	p := func(format string, args ...any) { fmt.Fprintf(b, format, args...) }
 	given, shown := map[string]fate{}, map[string]showing{}
 	var all tally
+	var settled []time.Duration
 	answers := 0
 	for _, x := range forged {
+		settled = append(settled, x.forgeries.settled...)
 		all.add(x)
 		answers += x.forgeries.answers
 		for kind, n := range x.forgeries.given {
@@ -131,13 +136,13 @@ func reportForged(b *bytes.Buffer, forged []tally) {
 ## Forged answers
 
 A checksum of 16 bits lets one random corruption in 65 536 through. So that this is seen often enough, one to three bits of one
-value are flipped in 2 %% of the answers and the checksum is made to fit: **%s forged values in %s readings** of the same meters.
+value are flipped in 2 %% of the answers (20 %% around midnight, for what is read once a day) and the checksum is made to fit: **%s forged values in %s readings** of the same meters.
 
 - *read again*: the bridge did not believe the answer, and asked again before it published anything: another serial number,
   or a counter that runs back.
 - *held*: the guard of counters kept the last good value. A second reading some seconds later settles it.
 - *null*: a guard saw a value that cannot be, or it is no date.
-- *unseen*: the value is published nowhere (the census asked for it), or it is the same number.
+- *unseen*: the census asked for it, or it is the same number.
 - *published*: nothing speaks against it, and it stands in the state.
 
 | kind of register | forged | read again | held | null | unseen | published |
@@ -149,12 +154,14 @@ value are flipped in 2 %% of the answers and the checksum is made to fit: **%s f
 			percent(n.again, n.given), percent(n.held, n.given), percent(n.unknown, n.given), percent(n.unseen, n.given), percent(n.wrong, n.given))
 	}
 	p(`
+Of %d counters that were held, %s were right and released within a minute, by a second reading; the longest took %s.
+
 What then stands in the state, of all that is published: the forged values themselves, and what is derived from them. A value
 that is held is not wrong, it is older.
 
 | published | values | wrong | longest |
 |---|---|---|---|
-`)
+`, len(settled), percent(quick(settled), len(settled)), roughly(slices.Max(append(settled, 0))))
 	for _, kind := range append(slices.Clone(shownKinds), total) {
 		n := shown[kind]
 		p("| %s | %s | %s | %s |\n", kind, thousands(n.published), thousands(n.wrong), roughly(n.longest))
@@ -167,13 +174,15 @@ What remains, and why:
   as the greatest flow of the year, the day after.
 - **Info codes**: every bit is possible. The words are wrong until the next reading, and an event tells of both changes.
 - **High-resolution registers** wrap, so they may fall; their state is what the meter sent. The counter at full resolution that is made
-  of one may be wrong by less than a step of the coarse counter.
-- **Counters** that rise by no more than the meter can count in the time since the last reading, that is by their last digits;
-  with a high-resolution register beside them that contradicts once its modulus is known, hardly any. At the next reading
-  they seem to fall, are held, and right again when three readings in a row agree, which takes seconds.
-- **Dates** that are dates.
+  of one and its coarse register may be too large by less than a step of the coarse one. Since it never falls it then waits for
+  the meter, and is said to be held: for minutes in winter, for longer when nothing is used.
+- **Counters** that rise by no more than the meter can count in the time since the last reading, that is by their last digits, and
+  those of which no source tells how fast they may be (info events). Beside a high-resolution register
+  hardly any. At the next reading they seem to fall, are held, and right when three readings in a row agree: that takes
+  seconds, or as many days for what is read once a day.
+- **Dates**, where the forged one is a date, too.
 
-After a day of good answers nothing of it is left, in any meter: the test demands it.
+After three days of good answers nothing else of it is left, in any meter: the test demands it.
 `)
 	n := given[total]
 	reportYear(b, float64(n.wrong)/float64(max(n.given, 1)), float64(n.held+n.again+n.unknown)/float64(max(n.given, 1)))
@@ -185,7 +194,7 @@ const requestsPerReading = 3
 // reportYear is simple arithmetic.
 func reportYear(b *bytes.Buffer, published, caught float64) {
 	p := func(format string, args ...any) { fmt.Fprintf(b, format, args...) }
-	const readings = 365 * 48
+	const inYear = 365 * 48
 	p(`
 ## How often that is
 
@@ -195,9 +204,9 @@ always is, and that the guards do as above:
 
 | corrupted answers | that pass the checksum, a year | caught | wrong values published | one in |
 |---|---|---|---|---|
-`, requestsPerReading, thousands(readings*requestsPerReading))
+`, requestsPerReading, thousands(inYear*requestsPerReading))
 	for _, share := range []float64{0.01, 0.05, 0.2} {
-		pass := readings * requestsPerReading * share / 65536
+		pass := inYear * requestsPerReading * share / 65536
 		p("| %.0f %% | %.3f | %.3f | %.3f | %.0f years |\n", 100*share, pass, pass*caught, pass*published, 1/(pass*published))
 	}
 }
@@ -258,6 +267,17 @@ func percent(n, of int) string {
 		return "under 1 %"
 	}
 	return fmt.Sprintf("%.0f %%", 100*float64(n)/float64(of))
+}
+
+// quick are those of at most a minute.
+func quick(list []time.Duration) int {
+	n := 0
+	for _, d := range list {
+		if d <= time.Minute {
+			n++
+		}
+	}
+	return n
 }
 
 // thousands writes a number with spaces between groups of three digits.

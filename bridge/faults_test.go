@@ -212,7 +212,7 @@ func (x trial) run(t *testing.T) (result tally) {
 const (
 	wellFor  = 108 * time.Minute // of two hours
 	phase    = 4 * time.Minute
-	cureTime = 26 * time.Hour // after it nothing forged may be left
+	cureTime = 74 * time.Hour // three readings of what is read once a day: nothing forged may be left
 )
 
 // phases are the faults of the last twelve minutes of two hours: the first for eight of them, the
@@ -255,6 +255,7 @@ func (x trial) inBubble(t *testing.T) tally {
 	always.Forged = x.forged
 	began, done := time.Now(), make(chan struct{})
 	go func() { defer close(done); b.pollers[0].run(ctx) }()
+	time.Sleep(phase / 2) // so that midnight is within the last phase
 	for cycle := 0; int(p.progress.Load()) < x.readings; cycle++ {
 		if cycle > 10*x.readings {
 			t.Errorf("only %d good readings in %s", p.progress.Load(), time.Since(began))
@@ -270,6 +271,9 @@ func (x trial) inBubble(t *testing.T) tally {
 			spell := now
 			for _, f := range sick {
 				f.set(&spell, random, nil)
+			}
+			if x.forged > 0 && time.Now().Hour() == 23 { // what is read once a day shall have its share
+				spell.Forged = 0.2
 			}
 			p.meter.SetFaults(spell)
 			time.Sleep(phase)
@@ -290,7 +294,10 @@ func (x trial) inBubble(t *testing.T) tally {
 			t.Errorf("%d forged values were heard, the meter gave %d", f.answers, p.meter.Counts().Forged)
 		}
 		for key := range f.wrong {
-			t.Errorf("%s is still %s a day later, the meter holds %s", key, p.published[key], p.allowed(key))
+			if p.waits(key) {
+				continue
+			}
+			t.Errorf("%s is still %s days later, the meter holds %s", key, p.published[key], p.allowed(key))
 		}
 	}
 	return p.tally
