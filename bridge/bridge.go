@@ -188,7 +188,9 @@ func (b *bridge) announce() {
 	}
 	b.info()
 	for _, s := range b.roster.statuses() {
-		b.put(s.retained...)
+		for _, m := range s.retained {
+			b.box.Repeat(m.Topic) // as it is by now: s may be older than what a poller has put meanwhile
+		}
 	}
 }
 

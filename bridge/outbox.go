@@ -171,6 +171,20 @@ func (o *Outbox) putUnretained(m Message) {
 	o.waiting++
 }
 
+// Repeat makes the retained messages of some topics due again, as they are now. A topic without one is passed over.
+func (o *Outbox) Repeat(topics ...string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, topic := range topics {
+		if e := o.retained[topic]; e != nil && e.place == nil {
+			o.versions++
+			e.version = o.versions
+			e.place = o.queues[e.msg.Rank].PushBack(e)
+		}
+	}
+	o.signal()
+}
+
 // Len is the number of messages that the broker does not have yet.
 func (o *Outbox) Len() int {
 	s := o.Stats()

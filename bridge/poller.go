@@ -110,6 +110,7 @@ type poller struct {
 	opens   int       // failed attempts to open in a row
 	reopen  time.Time // not before, unless somebody asks
 	silence int       // failed readings in a row, over all meters of the line
+	served  bool      // the last step was for a wish: now it is the schedule's turn
 }
 
 // run reads until ctx ends.
@@ -146,19 +147,14 @@ func (p *poller) run(ctx context.Context) {
 
 // step does one thing that is to be done now; false: there is none.
 func (p *poller) step(ctx context.Context) bool {
-	if w, ok := p.wishes.pop(); ok {
-		d := p.devices[w.meter]
-		switch w.task {
-		case setInterval:
-			p.setInterval(d, w)
-		case acceptHeld:
-			p.accept(d, w)
-		case takeCensus:
-			p.census(ctx, d, w)
-		default:
-			p.readChosen(ctx, d, w)
+	served := p.served
+	p.served = false
+	if !served { // however many wishes come, what is due gets its turn between them
+		if w, ok := p.wishes.pop(); ok {
+			p.served = true
+			p.fulfil(ctx, w)
+			return true
 		}
-		return true
 	}
 	now := time.Now()
 	var first *device
@@ -187,7 +183,22 @@ func (p *poller) step(ctx context.Context) bool {
 			return true
 		}
 	}
-	return false
+	return served
+}
+
+// fulfil does what somebody wants, a usual reading aside.
+func (p *poller) fulfil(ctx context.Context, w wish) {
+	d := p.devices[w.meter]
+	switch w.task {
+	case setInterval:
+		p.setInterval(d, w)
+	case acceptHeld:
+		p.accept(d, w)
+	case takeCensus:
+		p.census(ctx, d, w)
+	default:
+		p.readChosen(ctx, d, w)
+	}
 }
 
 func (p *poller) setInterval(d *device, w wish) {
@@ -317,8 +328,10 @@ func (p *poller) accept(d *device, w wish) {
 	accepted := d.record.Numbers.Accept(keys...)
 	if len(accepted) > 0 {
 		p.log.Info("held values accepted", "meter", d.status.meter.Name, "keys", strings.Join(accepted, " "))
-		now := time.Now()
-		d.due = p.afford(d, now, now)
+		if d.failures == 0 { // a meter that does not answer is tried again in its own time
+			now := time.Now()
+			d.due = p.afford(d, now, now)
+		}
 		p.save(d)
 	} else {
 		accepted = []string{}

@@ -135,17 +135,17 @@ type Budget struct {
 // is at the next midnight. Asking again, as one should when the time has come, puts it off
 // only if there were readings in between.
 func (b Budget) Next(u Usage, now, wanted time.Time) time.Time {
-	t := wanted.In(now.Location())
+	t := wanted // as it is: what is read from a clock need not follow when that is set
 	if t.Before(now) {
 		t = now
 	}
 	if b.PerDay <= 0 || t.Before(b.Grace) {
 		return t
 	}
-	for b.left(u.Today(t)) == 0 {
-		t = nextDay(t)
+	for b.left(u.Today(t.In(now.Location()))) == 0 {
+		t = nextDay(t.In(now.Location()))
 	}
-	today := u.Today(t)
+	today := u.Today(t.In(now.Location()))
 	last := u.Last.In(now.Location())
 	if today.Reads < b.half() || dateOf(last) != today.Date || last.After(now) { // after: the clock was set back
 		return t

@@ -490,3 +490,15 @@ func FuzzUsage(f *testing.F) {
 		}
 	})
 }
+
+// A time that a clock has measured stays one: whoever waits for it waits as long as was
+// meant, also when the clock is set meanwhile.
+func TestNextKeepsClock(t *testing.T) {
+	now := time.Now()
+	wanted := now.Add(time.Hour)
+	for _, b := range []Budget{{}, {PerDay: 96}, {PerDay: 96, Grace: wanted.Add(time.Hour)}} {
+		if got := b.Next(Usage{}, now, wanted); got != wanted {
+			t.Errorf("%+v: next %v, want %v", b, got, wanted)
+		}
+	}
+}
