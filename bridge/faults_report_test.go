@@ -120,6 +120,9 @@ func reportForged(b *bytes.Buffer, forged []tally) {
 	var settled []time.Duration
 	answers := 0
 	for _, x := range forged {
+		if x.forgeries == nil {
+			continue // it was left out with -run
+		}
 		settled = append(settled, x.forgeries.settled...)
 		all.add(x)
 		answers += x.forgeries.answers
@@ -258,13 +261,15 @@ func shares(codes map[diagnosis.Code]int) string {
 	return strings.Join(parts, ", ")
 }
 
-// percent is a share in whole percent; what is there is never 0 %.
+// percent is a share in whole percent; what is there is never 0 %, nor 100 % what is not all.
 func percent(n, of int) string {
 	switch {
 	case n == 0:
 		return "0"
 	case 200*n < of:
 		return "under 1 %"
+	case n < of && 200*(of-n) < of:
+		return "over 99 %"
 	}
 	return fmt.Sprintf("%.0f %%", 100*float64(n)/float64(of))
 }

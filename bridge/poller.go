@@ -30,6 +30,9 @@ const (
 	retryFirst = 5 * time.Second
 	retrySlow  = time.Minute
 	retryShut  = time.Hour
+	// newValues is the time after which a meter has renewed its values, 32 s as a rule
+	// (MULTICAL 403 and 603, technical descriptions).
+	newValues = 40 * time.Second
 	// A line that cannot be opened is tried again after lineFirst, up to lineSlow. It costs
 	// no meter anything.
 	lineFirst = time.Second
@@ -256,13 +259,22 @@ func (p *poller) readUsual(ctx context.Context, d *device) {
 		}
 		wanted := d.schedule.next(after)
 		if again {
-			wanted = earlier(wanted, reading.Time.Add(retryFirst))
+			wanted = earlier(wanted, reading.Time.Add(secondReading(d.again)))
 		}
 		d.due = p.afford(d, reading.Time, wanted)
 	}
 	for _, w := range p.wishes.finish(position) {
 		w.done(result)
 	}
+}
+
+// secondReading is the time to the n-th reading that is to settle a doubt: the first refutes
+// what the line has garbled, those after it see new values of the meter.
+func secondReading(n int) time.Duration {
+	if n <= 1 {
+		return retryFirst
+	}
+	return newValues
 }
 
 func earlier(a, b time.Time) time.Time {

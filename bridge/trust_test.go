@@ -129,8 +129,8 @@ func TestTrustSecondReadings(t *testing.T) {
 		l.pass(censusOver)
 		reads := len(m.reads())
 		begin := time.Now()
-		for i := 0; time.Since(begin) < 10*time.Hour; i++ {
-			m.energy(t, []string{"150.1", "99.9", "42.0", "12.5"}[i%4])
+		for time.Since(begin) < 10*time.Hour {
+			m.energy(t, []string{"150.1", "99.9", "42.0", "12.5"}[len(m.reads())%4])
 			l.pass(time.Second)
 		}
 		if n := len(m.reads()) - reads; n > 20*(1+secondReadings)+secondReadings {
