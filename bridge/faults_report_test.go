@@ -157,7 +157,7 @@ value are flipped in 2 %% of the answers (20 %% around midnight, for what is rea
 			percent(n.again, n.given), percent(n.held, n.given), percent(n.unknown, n.given), percent(n.unseen, n.given), percent(n.wrong, n.given))
 	}
 	p(`
-Of %d counters that were held, %s were right and released within a minute, by a second reading; the longest took %s.
+Of %d counters that were held, %s were no longer held after a minute, since a second reading settled it; the longest took %s.
 
 What then stands in the state, of all that is published: the forged values themselves, and what is derived from them. A value
 that is held is not wrong, it is older.
