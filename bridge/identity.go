@@ -55,6 +55,9 @@ func savedKeys(keys []announced) []savedKey {
 	return saved
 }
 
+// maxDecimals bounds the digits behind the point that a meter can send.
+const maxDecimals = 63
+
 func restoredKeys(saved []savedKey) []announced {
 	var keys []announced
 	derived := numbers.Derived()
@@ -63,8 +66,9 @@ func restoredKeys(saved []savedKey) []announced {
 		if i := slices.IndexFunc(derived, func(r catalog.Register) bool { return r.Name == k.Register }); i >= 0 {
 			register, ok = derived[i], true
 		}
-		if ok && catalog.Key(register.Name, k.Unit) == k.Key { // a file may hold anything
-			keys = append(keys, announced{register, k.Unit, k.Key, max(0, k.Decimals), k.Former})
+		twice := slices.ContainsFunc(keys, func(a announced) bool { return a.key == k.Key })
+		if ok && !twice && catalog.Key(register.Name, k.Unit) == k.Key { // a file may hold anything
+			keys = append(keys, announced{register, k.Unit, k.Key, min(max(0, k.Decimals), maxDecimals), k.Former})
 		}
 	}
 	return keys
@@ -92,6 +96,31 @@ type place struct {
 	Totals   map[string]kmp.Decimal `json:"totals"`  // counters as published, by key
 	Offsets  map[string]offset      `json:"offsets"` // by key
 }
+
+// check tells whether a place that comes from a file is sound.
+func (s place) check() error {
+	if len(s.Totals) > 4*MaxRegisters || len(s.Totals) != len(s.Offsets) {
+		return errors.New("bridge: too much is remembered, or too little")
+	}
+	if _, err := strconv.ParseUint(s.Identity, 10, 32); s.Identity != "" && err != nil {
+		return errors.New("bridge: the identity is no serial number")
+	}
+	for _, text := range []string{s.Name, s.Model, s.Revision} {
+		if len(text) > maxNameLength || checkText(text) != nil {
+			return errors.New("bridge: a text is too long or not text")
+		}
+	}
+	for key, o := range s.Offsets { // totals and offsets belong together
+		total, ok := s.Totals[key]
+		if !ok || max(len(total.String()), len(o.Value.String())) > maxTotal {
+			return errors.New("bridge: totals and offsets do not fit each other")
+		}
+	}
+	return nil
+}
+
+// maxTotal bounds a total and an offset in characters.
+const maxTotal = 40
 
 // offset is what is added to a counter so that the total goes on where that of the former
 // meter ended.
@@ -256,7 +285,8 @@ func (p *poller) remembers(serial string) record {
 // last: who it was counts before it answers, as for a diagnosis.
 func (p *poller) recallPlace(d *device) {
 	var saved place
-	if _, err := p.store.Get(d.placeKey(), &saved); err != nil || len(saved.Totals) > 4*MaxRegisters || len(saved.Offsets) > 4*MaxRegisters {
+	_, err := p.store.Get(d.placeKey(), &saved)
+	if err = cmp.Or(err, saved.check()); err != nil {
 		p.log.Warn("what was remembered of the place is damaged; beginning anew", "meter", d.cfg.Name, "line", p.shown, "error", err)
 		return
 	}
@@ -365,7 +395,7 @@ func (d *device) shifted(values []numbers.Value) []numbers.Value {
 // join lets the counters of a place go on with another meter where that is wanted, and keeps
 // the totals as they are published.
 func (d *device) join(values []numbers.Value) []numbers.Value {
-	if d.place.Totals == nil {
+	if d.place.Totals == nil || d.place.Offsets == nil {
 		d.place.Totals, d.place.Offsets = make(map[string]kmp.Decimal), make(map[string]offset)
 	}
 	counters := func(do func(key string, n kmp.Decimal), values []numbers.Value) {
