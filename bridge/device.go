@@ -38,6 +38,7 @@ type device struct {
 	schedule schedule
 	due      time.Time
 	survey   time.Time // when its census goes on
+	surveyed bool      // it is complete
 
 	identified bool
 	confirm    bool // ask for the serial number before the next reading
@@ -100,14 +101,19 @@ func usualRegisters(model string) []uint16 {
 	return m.Registers
 }
 
-// usual are the registers that the settings ask for, or those that are usual, without
-// what the meter is known not to have.
+// usual are the registers that the settings ask for, or those that are usual and those that
+// were announced when less was known, without what the meter is known not to have.
 func (d *device) usual() []uint16 {
 	ids := d.cfg.Registers
 	switch {
 	case len(ids) > 0:
 	case d.record.Profile.Serial != "":
 		ids = d.record.Profile.Usual()
+		for _, a := range d.keys {
+			if id := a.register.ID; d.record.Profile.Has(id) && !slices.Contains(ids, id) {
+				ids = append(ids, id)
+			}
+		}
 	default:
 		ids = usualRegisters(d.model().Name)
 	}
@@ -141,7 +147,10 @@ func sameDay(a, b time.Time) bool {
 
 // surveying reports whether a census is to go on: of a meter that answers.
 func (d *device) surveying() bool {
-	return d.status.online && d.failures == 0 && !d.record.Profile.Complete()
+	if !d.surveyed {
+		d.surveyed = d.record.Profile.Complete()
+	}
+	return d.status.online && d.failures == 0 && !d.surveyed
 }
 
 // newProfile is that of a meter of which only the identity is known.

@@ -185,7 +185,7 @@ What remains, and why:
   seconds, or as many days for what is read once a day.
 - **Dates**, where the forged one is a date, too.
 
-After three days of good answers nothing else of it is left, in any meter: the test demands it.
+After a day of good answers nothing else of it is left, in any meter: the test demands it.
 `)
 	n := given[total]
 	reportYear(b, float64(n.wrong)/float64(max(n.given, 1)), float64(n.held+n.again+n.unknown)/float64(max(n.given, 1)))

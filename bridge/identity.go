@@ -217,6 +217,7 @@ func (p *poller) identify(ctx context.Context, d *device) error {
 	}
 	profile.MeterType, profile.Model = cmp.Or(code, profile.MeterType), model.Name
 	profile.Revision = cmp.Or(meter.Revision, profile.Revision)
+	d.surveyed = false // what there is to ask depends on all that
 	if former.Serial != "" && former.Serial != text {
 		if previous.Profile.Serial != former.Serial { // it was exchanged while the bridge was off
 			previous = p.remembers(former.Serial)
@@ -334,10 +335,11 @@ func (p *poller) keep() {
 // remembered are the keys that were announced before a restart and are still asked for.
 // Derived ones come back with the registers that they are made of.
 func (d *device) remembered() []announced {
-	ids := d.usual()
-	return slices.DeleteFunc(restoredKeys(d.record.Announced), func(a announced) bool {
-		return !slices.Contains(ids, a.register.ID) || a.former
-	})
+	keys := restoredKeys(d.record.Announced)
+	if len(d.cfg.Registers) == 0 {
+		return slices.DeleteFunc(keys, func(a announced) bool { return !d.record.Profile.Has(a.register.ID) || a.former })
+	}
+	return slices.DeleteFunc(keys, func(a announced) bool { return !slices.Contains(d.cfg.Registers, a.register.ID) || a.former })
 }
 
 // exchanged tells that another meter answers in the place of a former one. Either the

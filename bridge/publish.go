@@ -72,6 +72,7 @@ func (p *poller) succeed(d *device, r Reading) (state []byte, again bool) {
 	}
 	if again = result.Again && d.again < secondReadings; again {
 		d.again++
+		d.whole = time.Time{} // the doubt may be about what is read once a day
 	} else {
 		d.again = 0
 	}
