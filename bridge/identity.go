@@ -211,6 +211,14 @@ func (p *poller) identify(ctx context.Context, d *device) error {
 		d.keys = d.remembered()
 	}
 	profile := &d.record.Profile
+	if code == "" && profile.MeterType != "" { // the answer got lost: what the meter told before still counts
+		code, meter.Revision = profile.MeterType, profile.Revision
+		if kind, err := strconv.ParseUint(code, 16, 16); err == nil && !known {
+			model, _ = catalog.ModelByType(uint16(kind))
+		}
+		meter.Model = model.Title
+		d.status.meter = meter
+	}
 	if profile.Revision != "" && meter.Revision != "" && profile.Revision != meter.Revision {
 		p.log.Info("the meter has another software; its registers are found out anew", "meter", name, "from", profile.Revision, "to", meter.Revision)
 		*profile = census.New(text)
@@ -350,6 +358,11 @@ func (p *poller) exchanged(d *device, former Meter, previous record) {
 	p.log.Warn("another meter answers here", "meter", now.Name, "serial", now.Serial, "before", former.Serial, "continued", d.cfg.Continue)
 	p.put(eventMessage(p.topics, time.Now(), "meter_changed", now.Name,
 		map[string]any{"from": former.Serial, "to": now.Serial, "continued": d.cfg.Continue}))
+	if p.each && former.Name == now.Name { // what only the former counts must not stay
+		for _, key := range append(restoredKeys(previous.Announced), announced{key: "info"}) {
+			p.put(Message{Topic: p.topics.meter(now.Name, key.key), Retain: true, Rank: RankState})
+		}
+	}
 	if d.cfg.Continue {
 		return
 	}
@@ -385,10 +398,15 @@ func (d *device) shifted(values []numbers.Value) []numbers.Value {
 	values = slices.Clone(values)
 	for i, v := range values {
 		o, ok := d.place.Offsets[v.Key]
-		if n, isNumber := v.Value.(kmp.Decimal); ok && isNumber && o.Serial == d.place.Serial {
-			if sum, err := n.Add(o.Value); err == nil {
-				values[i].Value = sum
-			}
+		n, isNumber := v.Value.(kmp.Decimal)
+		if !ok || !isNumber {
+			continue
+		}
+		values[i].Value = nil
+		if sum, err := n.Add(o.Value); err == nil && o.Serial == d.place.Serial {
+			values[i].Value = sum
+		} else if total, ok := d.place.Totals[v.Key]; ok {
+			values[i].Value = total // that of the former meter, until it is known how it goes on
 		}
 	}
 	return values

@@ -1,0 +1,88 @@
+package bridge
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"kmp2mqtt/kmp"
+)
+
+// TestFormerValues changes a meter for one that has less: nothing that only the former counted
+// stays on the topics of the place.
+func TestFormerValues(t *testing.T) {
+	for _, line := range []string{"house=/dev/a", "house=/dev/a?continue=true"} {
+		synctest.Test(t, func(t *testing.T) {
+			m := houseMeter(t, 111, "227.445", "2131.93", "7039")
+			m.set(number(t, 63, kmp.UnitGJ, "1.234"))
+			l := newLab(t, map[string]*testMeter{"/dev/a": m}, "METERS="+line, "REGISTERS=60,63,68,99", "READ_INTERVAL=10m", "MQTT_VALUES=true", "DATA_DIR="+t.TempDir())
+			l.start()
+			l.pass(censusOver)
+			l.want("kmp2mqtt/house/cooling_energy_gj", "1.234")
+			m.become(t, 222, "5.000", "1.00", "1")
+			m.change(func(m *testMeter) { delete(m.registers, 63); delete(m.registers, 99) })
+			l.pass(censusOver)
+			want := map[string]string{"energy_gj": "5.000", "cooling_energy_gj": "", "info_code": "", "info": ""}
+			if strings.Contains(line, "continue") {
+				want["energy_gj"] = "227.445"
+			}
+			for key, value := range want {
+				l.want("kmp2mqtt/house/"+key, value)
+			}
+		})
+	}
+}
+
+// TestContinueGlance asks for one register of a meter that has just come to a place which goes
+// on: the answer does not fall back to the new meter's own count.
+func TestContinueGlance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := houseMeter(t, 111, "227.445", "2131.93", "7039")
+		l := newLab(t, map[string]*testMeter{"/dev/a": m}, "METERS=house=/dev/a?continue=true", placeRegisters, "READ_INTERVAL=10m")
+		l.start()
+		l.pass(censusOver + time.Minute)
+		m.become(t, 222, "5.000", "1.00", "1")
+		got := l.command("kmp2mqtt/house/get", `{"registers":["energy"]}`, "kmp2mqtt/house/response", 10*time.Second)
+		if len(got) != 1 || !strings.Contains(got[0], `"energy_gj":227.445`) {
+			t.Errorf("%q", got)
+		}
+		l.pass(10 * time.Minute)
+		if got := value(t, l.retained("kmp2mqtt/house"), "energy_gj"); got != "227.445" {
+			t.Errorf("energy is %s", got)
+		}
+	})
+}
+
+// TestTypeLost loses the answer that tells the model after a restart: what it told before
+// still counts.
+func TestTypeLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := houseMeter(t, 111, "227.445", "2131.93", "7039")
+		m.kind = 0x0004 // MULTICAL 601
+		meters := map[string]*testMeter{"/dev/a": m}
+		settings := []string{"METERS=house=/dev/a", placeRegisters, "READ_INTERVAL=10m", "DATA_DIR=" + t.TempDir()}
+		l := newLab(t, meters, settings...)
+		l.start()
+		l.pass(censusOver)
+		l.stop()
+		m.change(func(m *testMeter) { m.typeless = true })
+		l = newLab(t, meters, settings...)
+		l.start()
+		l.pass(censusOver)
+		if d := l.retained("kmp2mqtt/house/diagnostics"); !strings.Contains(d, `"model":"MULTICAL 601","software_revision":"F1"`) {
+			t.Error(d)
+		}
+		if config := l.retained("homeassistant/device/kmp_111/config"); !strings.Contains(config, `"model":"MULTICAL 601"`) {
+			t.Errorf("%.300s", config)
+		}
+		l.stop()
+		// The next start knows, too.
+		l = newLab(t, meters, settings...)
+		l.start()
+		l.pass(censusOver)
+		if d := l.retained("kmp2mqtt/house/diagnostics"); !strings.Contains(d, `"model":"MULTICAL 601"`) {
+			t.Error(d)
+		}
+	})
+}
