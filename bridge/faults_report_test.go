@@ -182,7 +182,7 @@ What remains, and why:
 - **Counters** that rise by no more than the meter can count in the time since the last reading, that is by their last digits, and
   those of which no source tells how fast they may be (info events). Beside a high-resolution register
   hardly any. At the next reading they seem to fall, are held, and right when three readings in a row agree: that takes
-  seconds, or as many days for what is read once a day.
+  a minute. What is read once a day is wrong until the next day.
 - **Dates**, where the forged one is a date, too.
 
 After a day of good answers nothing else of it is left, in any meter: the test demands it.
