@@ -70,8 +70,8 @@ func (u *Usage) Note(at time.Time, d Day) {
 	}
 	days[i].add(d)
 	if len(days) > maxDays {
-		if i == maxDays { // the clock was ahead for days: today must stay
-			days = days[1:]
+		if i == maxDays { // the clock was ahead for days, or is at 1970 until it is set: today must stay, whichever it is
+			days = slices.Delete(days, maxDays-1, maxDays)
 		} else {
 			days = days[:maxDays]
 		}

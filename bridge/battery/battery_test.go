@@ -180,7 +180,7 @@ func TestDaysKept(t *testing.T) {
 		t.Errorf("%d reads on the real day, want 2", got)
 	}
 	note(2)
-	if got, want := dates(u), "11-09 11-08 11-07 11-06 11-05 11-04 11-03 11-02"; got != want {
+	if got, want := dates(u), "11-10 11-09 11-08 11-07 11-06 11-05 11-04 11-02"; got != want {
 		t.Errorf("days %s, want %s", got, want)
 	}
 	if err := u.Check(); err != nil {
@@ -500,5 +500,26 @@ func TestNextKeepsClock(t *testing.T) {
 		if got := b.Next(Usage{}, now, wanted); got != wanted {
 			t.Errorf("%+v: next %v, want %v", b, got, wanted)
 		}
+	}
+}
+
+// A computer without a clock of its own begins in 1970 and is set a minute later: what the
+// day has cost already still counts.
+func TestClockSetLate(t *testing.T) {
+	var u Usage
+	today := time.Date(2026, 11, 21, 9, 0, 0, 0, time.UTC)
+	for i := range 20 {
+		u.Note(today.AddDate(0, 0, i-19), Day{Reads: 96})
+	}
+	boot := time.Unix(20, 0).UTC()
+	u.Note(boot, Day{Reads: 1})
+	if got := u.Today(boot).Reads; got != 1 {
+		t.Errorf("%d reads in 1970, want 1", got)
+	}
+	if got := u.Today(today).Reads; got != 96 {
+		t.Errorf("%d reads today, want 96", got)
+	}
+	if next := (Budget{PerDay: 96}).Next(u, today, today); next.Day() == today.Day() {
+		t.Errorf("a spent budget allows a reading at %v", next)
 	}
 }
