@@ -300,6 +300,7 @@ type member struct {
 	name     string // empty while it is unknown
 	named    bool   // by the settings, not by its serial number
 	serial   string // empty while it is unknown
+	recalled bool   // name and serial are those of the run before; nothing has answered yet
 	shortest time.Duration
 	status   status
 	wishes   *wishes // of its poller
@@ -332,6 +333,11 @@ func (r *roster) claim(index int, name, serial string) error {
 	for i, other := range r.members {
 		switch {
 		case i == index:
+		case other.serial == serial && other.recalled && (other.name != name || !other.named):
+			r.members[i].serial = "" // it was there, and answers here now
+			if other.name == name {
+				taken = i
+			}
 		case other.serial == serial:
 			return fmt.Errorf("meter %s, serial number %s, is read as %s already: two lines lead to it", name, serial, other.name)
 		case other.name == name && other.serial == "" && !other.named:
@@ -341,8 +347,21 @@ func (r *roster) claim(index int, name, serial string) error {
 		}
 	}
 	r.members[taken].name = ""
-	r.members[index].name, r.members[index].serial = name, serial
+	me := &r.members[index]
+	me.name, me.serial, me.recalled = name, serial, false
 	return nil
+}
+
+// recall is a claim that rests on what was remembered: it gives way to a meter that answers.
+func (r *roster) recall(index int, name, serial string) error {
+	if r.elsewhere(index, serial) {
+		return errors.New("bridge: it is remembered in two places")
+	}
+	err := r.claim(index, name, serial)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.members[index].recalled = err == nil
+	return err
 }
 
 // owns reports whether a meter still has its name.

@@ -86,3 +86,47 @@ func TestTypeLost(t *testing.T) {
 		}
 	})
 }
+
+// TestMovedMeter starts with a meter on another line than before, while nothing is on that
+// one: what was remembered does not keep the meter from being read.
+func TestMovedMeter(t *testing.T) {
+	for _, tt := range []struct{ lines, name, left string }{
+		{"a=/dev/a b=/dev/b", "b", "a"},
+		{"/dev/a b=/dev/b", "b", "111"},
+		{"a=/dev/a /dev/b", "111", "a"},
+		{"/dev/a /dev/b", "111", ""},
+	} {
+		t.Run(tt.lines, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := houseMeter(t, 111, "227.445", "2131.93", "7039")
+				settings := []string{"METERS=" + tt.lines, placeRegisters, "READ_INTERVAL=10m", "DATA_DIR=" + t.TempDir()}
+				l := newLab(t, map[string]*testMeter{"/dev/a": m}, settings...)
+				l.lines.cut("/dev/b")
+				broker := l.broker
+				l.start()
+				l.pass(censusOver)
+				l.stop()
+				m.set(number(t, 60, kmp.UnitGJ, "227.446"))
+				l = newLab(t, map[string]*testMeter{"/dev/b": m}, settings...)
+				l.broker = broker // it keeps what was retained
+				l.cfg.MQTT.Dial = broker.dial
+				l.lines.cut("/dev/a")
+				l.start()
+				l.pass(censusOver)
+				if state := l.retained("kmp2mqtt/" + tt.name); !strings.Contains(state, `"energy_gj":227.446`) {
+					t.Errorf("state %q", state)
+				}
+				l.want("kmp2mqtt/"+tt.name+"/availability", "online")
+				if tt.left != "" {
+					l.want("kmp2mqtt/"+tt.left+"/availability", "offline")
+				}
+				if d := l.retained("kmp2mqtt/" + tt.name + "/diagnosis"); !strings.Contains(d, `"code":"ok"`) {
+					t.Error(d)
+				}
+				if config := l.retained("homeassistant/device/kmp_111/config"); !strings.Contains(config, `"kmp2mqtt/`+tt.name+`/availability"`) {
+					t.Errorf("%.300s", config)
+				}
+			})
+		})
+	}
+}

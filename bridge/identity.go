@@ -308,7 +308,7 @@ func (p *poller) recallPlace(d *device) {
 		identity = cmp.Or(saved.Identity, identity)
 	}
 	name := cmp.Or(d.cfg.Name, identity)
-	if err := p.roster.claim(d.index, name, saved.Serial); err != nil {
+	if err := p.roster.recall(d.index, name, saved.Serial); err != nil {
 		d.place = place{} // somebody else has it now
 		return
 	}
