@@ -130,3 +130,28 @@ func TestMovedMeter(t *testing.T) {
 		})
 	}
 }
+
+// TestOneWrongSerial has a single answer tell another serial number, with a checksum that fits:
+// nobody is told of a change that was none.
+func TestOneWrongSerial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := houseMeter(t, 111, "227.445", "2131.93", "7039")
+		l := newLab(t, map[string]*testMeter{"/dev/a": m}, "METERS=house=/dev/a", placeRegisters, "READ_INTERVAL=10m")
+		l.start()
+		l.pass(censusOver - time.Second)
+		m.change(func(m *testMeter) { m.corrupt = true })
+		l.pass(10 * time.Minute) // who is there will be asked
+		m.change(func(m *testMeter) { m.corrupt, m.serial = false, 999 })
+		for n := m.count(kmp.CmdGetSerialNo); m.count(kmp.CmdGetSerialNo) == n; {
+			l.pass(time.Millisecond)
+		}
+		m.change(func(m *testMeter) { m.serial = 111 })
+		l.pass(20 * time.Minute)
+		if e := l.eventsOf("meter_changed"); len(e) > 0 {
+			t.Errorf("%+v", e)
+		}
+		if l.retained("kmp2mqtt/house/availability") != "online" || l.retained("kmp2mqtt/111/availability") != "" {
+			t.Errorf("house is %s, 111 %s", l.retained("kmp2mqtt/house/availability"), l.retained("kmp2mqtt/111/availability"))
+		}
+	})
+}

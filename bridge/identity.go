@@ -171,6 +171,15 @@ func (p *poller) identify(ctx context.Context, d *device) error {
 		return nil
 	}
 	text := strconv.FormatUint(uint64(serial), 10)
+	if d.place.Serial != "" && d.place.Serial != text { // a checksum may fit by chance, but not twice
+		again, err := p.conn.GetSerialNo(ctx, d.cfg.Address)
+		if err != nil {
+			return err
+		}
+		if again != serial {
+			return &identityError{"the meter tells two serial numbers, one after the other"}
+		}
+	}
 	identity := text
 	if d.cfg.Continue {
 		identity = cmp.Or(d.place.Identity, d.place.Serial, text)
