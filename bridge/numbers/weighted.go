@@ -21,6 +21,10 @@ const (
 	monthAnchor = 24 * time.Hour
 )
 
+// clockSet is the year 2000: a computer without a clock of its own begins long before, and
+// is set some minutes later.
+const clockSet = 946684800
+
 // snapshot is the state of the volumes at one moment. A number's last digit is its
 // resolution.
 type snapshot struct {
@@ -68,11 +72,13 @@ func (r *reading) weigh() {
 			r.Last, r.Day.From, r.Month.From = nil, nil, nil
 		}
 	}
-	y, m, d := r.at.Date()
-	r.anchor(&r.Day, time.Date(y, m, d, 0, 0, 0, 0, r.at.Location()), dayAnchor, now)
-	r.anchor(&r.Month, time.Date(y, m, 1, 0, 0, 0, 0, r.at.Location()), monthAnchor, now)
-	if now != nil {
-		r.Last = now
+	if r.now >= clockSet { // where a day began is not forgotten for a clock that is still to be set
+		y, m, d := r.at.Date()
+		r.anchor(&r.Day, time.Date(y, m, d, 0, 0, 0, 0, r.at.Location()), dayAnchor, now)
+		r.anchor(&r.Month, time.Date(y, m, 1, 0, 0, 0, 0, r.at.Location()), monthAnchor, now)
+		if now != nil {
+			r.Last = now
+		}
 	}
 	for _, w := range weighted {
 		if !r.announced(w.name, w.needs) {
@@ -85,6 +91,8 @@ func (r *reading) weigh() {
 		}
 		switch {
 		case reason != "":
+		case r.now < clockSet:
+			reason = "the clock is not set yet"
 		case now == nil:
 			reason = "the registers are not in cubic metres and degrees"
 		case from == nil:

@@ -127,3 +127,21 @@ func TestWeightedWithHeldCounter(t *testing.T) {
 		t.Error("the day goes on from before the jump")
 	}
 }
+
+// A computer without a clock of its own starts anew in the middle of the month, reads once in
+// 1970 and is set then: what the month began with still counts.
+func TestClockSetLate(t *testing.T) {
+	var s State
+	look(t, &s, time.Date(2026, 1, 1, 0, 10, 0, 0, time.UTC))
+	result := s.Judge(time.Unix(30, 0), "403", []Value{
+		value(t, 68, kmp.UnitCubicMetre, "1204.00"), value(t, 97, kmp.UnitCubicMC, "84280"), value(t, 110, kmp.UnitCubicMC, "48160"),
+	})
+	if got := shown(result, month); got != "null" {
+		t.Errorf("in 1970: %s", got)
+	}
+	look(t, &s, time.Date(2026, 1, 20, 12, 0, 0, 0, time.UTC))
+	result = look(t, &s, time.Date(2026, 1, 20, 13, 0, 0, 0, time.UTC))
+	if got := shown(result, month); got != "30.00" {
+		t.Errorf("%s, want 30.00: %v", got, result.Unknown)
+	}
+}
