@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"kmp2mqtt/kmp"
+	"kmp2mqtt/kmp/catalog"
 )
 
 // TestFormerValues changes a meter for one that has less: nothing that only the former counted
@@ -152,6 +153,35 @@ func TestOneWrongSerial(t *testing.T) {
 		}
 		if l.retained("kmp2mqtt/house/availability") != "online" || l.retained("kmp2mqtt/111/availability") != "" {
 			t.Errorf("house is %s, 111 %s", l.retained("kmp2mqtt/house/availability"), l.retained("kmp2mqtt/111/availability"))
+		}
+	})
+}
+
+// TestSurveyOtherMeter changes the meter while its census is going on: what the new one lacks
+// is not written down for the former.
+func TestSurveyOtherMeter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		m := houseMeter(t, 111, "227.445", "2131.93", "7039")
+		for _, id := range catalog.Candidates(catalog.Heat) {
+			if _, ok := m.registers[id]; !ok {
+				m.set(number(t, id, kmp.UnitNone, "1"))
+			}
+		}
+		l := newLab(t, map[string]*testMeter{"/dev/a": m}, "METERS=house=/dev/a", "REGISTERS=60", "READ_INTERVAL=10m", "DATA_DIR="+dir)
+		l.start()
+		l.pass(30 * time.Second)
+		l.lines.cut("/dev/a")
+		had := m.registers
+		m.change(func(m *testMeter) { m.serial, m.registers = 222, map[uint16]kmp.Register{60: m.registers[60]} })
+		l.lines.mend("/dev/a")
+		l.pass(9 * time.Minute) // no reading until then
+		l.stop()
+		p := profile(t, dir, "111")
+		for id := range had {
+			if p.Lacks(id) {
+				t.Errorf("%d is absent", id)
+			}
 		}
 	})
 }

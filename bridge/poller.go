@@ -394,6 +394,9 @@ func (p *poller) surveyOn(ctx context.Context, d *device) {
 		d.survey = d.due // behind the next reading: every session counts for a port that closes after some
 	}
 	err := p.contact(ctx, d, errand{survey: true}, func(ctx context.Context) error {
+		if err := p.ascertain(ctx, d); err != nil {
+			return err
+		}
 		for range censusRequests {
 			if d.record.Profile.Complete() {
 				return nil
