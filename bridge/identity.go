@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
 	"slices"
 	"strconv"
 	"time"
@@ -439,11 +440,12 @@ func (d *device) join(values []numbers.Value) []numbers.Value {
 		switch {
 		case joined && o.Serial == d.place.Serial || len(d.place.Offsets) >= 2*MaxRegisters:
 		case joined:
-			if difference, err := d.place.Totals[key].Add(n.Neg()); err == nil {
+			if difference, err := d.difference(values, key, n); err == nil {
 				d.place.Offsets[key] = offset{d.place.Serial, difference}
 			}
 		default:
-			d.place.Offsets[key] = offset{Serial: d.place.Serial}
+			coarse, _ := d.coarseOffset(values, key) // 0 without one: it is the first meter, or the counter is new
+			d.place.Offsets[key] = offset{d.place.Serial, coarse}
 		}
 	}, values)
 	values = d.shifted(values)
@@ -453,4 +455,38 @@ func (d *device) join(values []numbers.Value) []numbers.Value {
 		}
 	}, values)
 	return values
+}
+
+// difference is what a counter of another meter is to be raised by. A number at full resolution
+// may be known later than its register: it follows that one, as long as it does not fall.
+func (d *device) difference(values []numbers.Value, key string, n kmp.Decimal) (kmp.Decimal, error) {
+	difference, err := d.place.Totals[key].Add(n.Neg())
+	if coarse, ok := d.coarseOffset(values, key); ok && err == nil && coarse.Cmp(difference) > 0 {
+		return coarse, nil
+	}
+	return difference, err
+}
+
+// coarseOffset is the offset of the register whose number at full resolution a key is.
+func (d *device) coarseOffset(values []numbers.Value, key string) (kmp.Decimal, bool) {
+	i := slices.IndexFunc(values, func(v numbers.Value) bool { return v.Key == key })
+	id, derived := numbers.Coarse(values[i].Register.Name)
+	for _, v := range values {
+		if o, ok := d.place.Offsets[v.Key]; derived && ok && v.Register.ID == id && o.Serial == d.place.Serial {
+			return converted(o.Value, v.Unit, values[i].Unit)
+		}
+	}
+	return kmp.Decimal{}, false
+}
+
+// converted is a number in another unit that is a power of ten apart.
+func converted(d kmp.Decimal, from, to kmp.Unit) (kmp.Decimal, bool) {
+	factor, ok := catalog.Convert(from, to)
+	for e := -12; ok && e <= 12; e++ {
+		if ten, _ := new(big.Rat).SetString("1e" + strconv.Itoa(e)); factor.Cmp(ten) == 0 {
+			shifted, err := d.Shift(e)
+			return shifted, err == nil
+		}
+	}
+	return kmp.Decimal{}, false
 }

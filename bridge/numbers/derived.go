@@ -10,6 +10,16 @@ import (
 // documents. Their ID is 0. The slice is the caller's own.
 func Derived() []catalog.Register { return slices.Clone(derived) }
 
+// Coarse returns the register of the leading digits of a number at full resolution, by that
+// number's name.
+func Coarse(name string) (id uint16, ok bool) {
+	i := slices.IndexFunc(pairs, func(p pair) bool { return p.name == name })
+	if i < 0 {
+		return 0, false
+	}
+	return pairs[i].coarse, true
+}
+
 // derived are all of them. Nothing changes it.
 var derived = []catalog.Register{
 	{
