@@ -40,6 +40,7 @@ func TestHostileDataDir(t *testing.T) {
 		meters := map[string]*testMeter{"/dev/a": m}
 		settings := []string{"METERS=" + line, placeRegisters, "READ_INTERVAL=10m", "MQTT_VALUES=true"}
 		run := func(t *testing.T, dir string, d time.Duration, do func(l *lab)) (l *lab) {
+			t.Helper()
 			synctest.Test(t, func(t *testing.T) {
 				l = newLab(t, meters, append(slices.Clone(settings), "DATA_DIR="+dir)...)
 				l.start()
