@@ -151,7 +151,7 @@ func (s *Session) connection(ctx context.Context, u *url.URL) (lived time.Durati
 		return 0, err
 	}
 	lost := make(chan error, 1) // the first reason for which the connection is of no use any more
-	var once sync.Once // whoever took the first reason must not find one that only followed from it
+	var once sync.Once          // whoever took the first reason must not find one that only followed from it
 	lose := func(err error) { once.Do(func() { lost <- cmp.Or(err, io.EOF) }) }
 	guard := newGuardConn(conn, len(s.filters), s.tooLarge, lose)
 	client := mqtt.NewClient(s.options(u, broker, guard, lose))
