@@ -453,7 +453,7 @@ func (s status) affords(now time.Time, waiting int) error {
 	usage.Days = slices.Clone(usage.Days)
 	usage.Note(now, battery.Day{Reads: uint64(waiting), Commands: uint64(waiting)})
 	if ok, next := s.budget.Command(usage, now); !ok {
-		return &rateError{after: next.Sub(now), next: next, perDay: s.budget.PerDay}
+		return &rateError{after: next.Sub(now), next: next, perDay: s.budget.PerDay, spent: usage.Today(now).Reads >= uint64(s.budget.PerDay)}
 	}
 	return nil
 }

@@ -61,10 +61,14 @@ type rateError struct {
 	after  time.Duration
 	next   time.Time // when the next command is allowed
 	perDay int       // the battery's budget, where that is why; else 0
+	spent  bool      // all of it
 }
 
 func (e *rateError) Error() string {
-	if e.perDay > 0 {
+	switch {
+	case e.spent:
+		return fmt.Sprintf("bridge: the battery's budget of %d readings a day is used up; the next command is allowed at %s", e.perDay, timeText(e.next))
+	case e.perDay > 0:
 		return fmt.Sprintf("bridge: commands have used their share of the battery's budget of %d readings a day; the next one is allowed at %s",
 			e.perDay, timeText(e.next))
 	}

@@ -49,9 +49,12 @@ type device struct {
 	place      place
 
 	keys  []announced
-	last  []numbers.Value // as published by the newest good reading
-	whole time.Time       // when also those registers were read that are read once a day
-	again int             // second readings in a row
+	last  []numbers.Value   // as published by the newest good reading
+	whole time.Time         // when also those registers were read that are read once a day
+	again int               // second readings in a row
+	units map[string]string // registers that came with another unit last time, and the key
+
+	stretched bool // the budget puts off what the schedule wants
 
 	known    bool // whether online says something yet
 	logged   bool // the outage is in the log

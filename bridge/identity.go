@@ -3,12 +3,14 @@ package bridge
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math/big"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"kmp2mqtt/bridge/battery"
@@ -36,6 +38,7 @@ type record struct {
 	Good      []time.Time    `json:"good"`      // the newest good readings, at most maxGood
 	Echo      bool           `json:"echo"`      // requests have come back
 	Announced []savedKey     `json:"announced"` // to Home Assistant
+	HasInfo   bool           `json:"has_info"`  // the state has a list of infos
 }
 
 // savedKey is an announced key as it is remembered.
@@ -130,9 +133,16 @@ type offset struct {
 	Value  kmp.Decimal `json:"value"`
 }
 
+// maxPlaceKey bounds the part of a place's key that is made of a line.
+const maxPlaceKey = 200
+
 // placeKey is the place's key in the store.
 func (d *device) placeKey() string {
-	return "place/" + cmp.Or(d.cfg.Name, d.cfg.Line+"@"+strconv.Itoa(int(d.cfg.Address)))
+	at := d.cfg.Line + "@" + strconv.Itoa(int(d.cfg.Address))
+	if len(at) > maxPlaceKey || strings.ContainsAny(at, "\"\\") { // no key of the store
+		at = fmt.Sprintf("%x", sha256.Sum256([]byte(at)))
+	}
+	return "place/" + cmp.Or(d.cfg.Name, at)
 }
 
 // runsBack reports whether a counter that only grows became less: another meter, perhaps.
@@ -328,7 +338,23 @@ func (p *poller) recallPlace(d *device) {
 	}
 	p.recall(d, saved.Serial)
 	d.keys = d.remembered()
-	d.status.usage = d.record.Usage
+	d.status.usage, d.status.hasInfo = d.record.Usage, d.record.HasInfo
+	if !p.announce || len(d.keys) == 0 {
+		return
+	}
+	keys := slices.Clone(d.keys)
+	for _, a := range restoredKeys(d.record.Announced) { // Home Assistant knows what is derived, too
+		if a.register.ID == 0 && !a.former {
+			keys = append(keys, a)
+		}
+	}
+	msg, err := meterDiscovery(p.topics, d.status.meter, keys, d.model().Family, d.record.HasInfo, p.version, p.roster.shortest(d.index))
+	if err != nil {
+		p.log.Warn("cannot announce the meter before it answers", "meter", name, "error", err)
+		return
+	}
+	d.status.retained = []Message{msg}
+	p.put(msg)
 }
 
 // save has it remembered what is known of a meter and its place.
@@ -336,7 +362,7 @@ func (p *poller) save(d *device) {
 	if p.store == nil || d.record.Profile.Serial == "" {
 		return
 	}
-	d.record.Announced = savedKeys(d.keys)
+	d.record.Announced, d.record.HasInfo = savedKeys(d.keys), d.status.hasInfo
 	if err := errors.Join(p.store.Put("meter/"+d.record.Profile.Serial, d.record), p.store.Put(d.placeKey(), d.place)); err != nil {
 		p.log.Error("cannot remember the meter", "meter", d.status.meter.Name, "error", err)
 	}

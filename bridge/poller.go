@@ -262,6 +262,14 @@ func (p *poller) readUsual(ctx context.Context, d *device) {
 			wanted = earlier(wanted, reading.Time.Add(secondReading(d.again)))
 		}
 		d.due = p.afford(d, reading.Time, wanted)
+		if late := d.due.Sub(wanted) > time.Second; late != d.stretched {
+			d.stretched = late
+			if late {
+				p.log.Info("the battery's budget stretches the schedule; the option budget changes it",
+					"meter", reading.Meter.Name, "budget", d.budget(p.started).PerDay, "next", timeText(d.due))
+			}
+		}
+		p.publish(d)
 	}
 	for _, w := range p.wishes.finish(position) {
 		w.done(result)

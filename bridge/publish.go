@@ -44,7 +44,7 @@ func (p *poller) diagnose(d *device, err error, now time.Time) {
 	}))
 }
 
-// succeed publishes a good reading. It returns the state, and whether a second reading
+// succeed publishes the values of a good reading. It returns the state, and whether a second reading
 // soon would settle a doubt.
 func (p *poller) succeed(d *device, r Reading) (state []byte, again bool) {
 	p.good(d, r)
@@ -64,13 +64,16 @@ func (p *poller) succeed(d *device, r Reading) (state []byte, again bool) {
 		r.Info = []string{}
 	}
 	r.HasInfo = d.status.hasInfo
+	doubted := d.status.unknown
 	d.status.unknown = result.Unknown
 	for key := range result.Unknown {
 		if i := slices.IndexFunc(r.Values, func(v numbers.Value) bool { return v.Key == key }); i < 0 {
 			delete(d.status.unknown, key)
 		}
 	}
-	if again = result.Again && d.again < secondReadings; again {
+	var doubtful bool
+	r.Values, doubtful = d.settled(r.Values)
+	if again = (result.Again || doubtful) && d.again < secondReadings; again {
 		d.again++
 		d.whole = time.Time{} // the doubt may be about what is read once a day
 	} else {
@@ -105,7 +108,8 @@ func (p *poller) succeed(d *device, r Reading) (state []byte, again bool) {
 			map[string]any{"register": c.register.Name, "from": c.from, "to": c.to}))
 	}
 	for _, e := range result.Events {
-		if e.Type == numbers.ValueHeld && e.Data["count"] == 1 { // once for each, however often it comes
+		key, _ := e.Data["key"].(string)
+		if _, known := doubted[key]; e.Type == numbers.ValueHeld && !known { // once, however long it lasts
 			p.log.Warn("a value is held back", "meter", name, "register", e.Data["register"], "held", e.Data["held"], "reason", e.Data["reason"])
 		}
 		msgs = append(msgs, eventMessage(p.topics, r.Time, e.Type, name, e.Data))
@@ -115,7 +119,6 @@ func (p *poller) succeed(d *device, r Reading) (state []byte, again bool) {
 	messages := stateMessages(p.topics, r, d.keys, p.each)
 	p.put(append(msgs, messages...)...)
 	d.status.retained = append(discoveryOnly(d.status.retained), messages[0])
-	p.publish(d)
 	p.save(d)
 	if first {
 		p.keep() // where a place goes on is decided now
@@ -124,6 +127,25 @@ func (p *poller) succeed(d *device, r Reading) (state []byte, again bool) {
 		p.log.Warn("the meter has none of the registers; set REGISTERS or the option registers", "meter", name)
 	}
 	return messages[0].Payload, again
+}
+
+// settled leaves out the values that come with another unit for the first time: one wrong byte
+// would make a key of it, so a second reading has to agree. It reports whether there are any.
+func (d *device) settled(values []numbers.Value) (there []numbers.Value, doubtful bool) {
+	seen := d.units
+	d.units = make(map[string]string)
+	for _, v := range values {
+		name := v.Register.Name
+		current := func(a announced) bool { return a.register.Name == name && !a.former }
+		i := slices.IndexFunc(d.keys, current)
+		if i < 0 || d.keys[i].key == v.Key || seen[name] == v.Key {
+			there = append(there, v)
+			continue
+		}
+		d.units[name] = v.Key
+		doubtful = true
+	}
+	return there, doubtful
 }
 
 // repeated are the values of a reading, with those behind them that were not asked for this
@@ -205,7 +227,11 @@ func (p *poller) fail(d *device, err error) {
 	if errors.As(err, &open) {
 		d.due = p.reopen
 	} else {
-		d.due = now.Add(min(d.cfg.Interval, retryDelay(d.failures, class.Code)))
+		delay := retryDelay(d.failures, class.Code)
+		if d.failures < offlineAfter { // it may have been nothing
+			delay = min(delay, d.cfg.Interval)
+		}
+		d.due = now.Add(delay)
 		if d.woke { // that counts
 			d.due = p.afford(d, now, d.due)
 			p.save(d)
@@ -228,6 +254,7 @@ func (p *poller) fail(d *device, err error) {
 
 // publish shares what is known of a meter: as diagnostics and diagnosis, and with the roster.
 func (p *poller) publish(d *device) {
+	d.status.next = d.due
 	d.status.usage = d.record.Usage
 	d.status.usage.Days = slices.Clone(d.record.Usage.Days) // it leaves this goroutine
 	d.status.quality, d.status.rated = d.quality.Percent()

@@ -243,6 +243,7 @@ type status struct {
 	rated     bool // whether quality says something yet
 	usage     battery.Usage
 	budget    battery.Budget
+	next      time.Time         // when it is read again
 	hasInfo   bool              // the state has a list of infos
 	unknown   map[string]string // keys whose value is held or not known, and why
 }
@@ -295,12 +296,13 @@ func diagnosticsMessage(t topics, s status, now time.Time) Message {
 		Frames      uint64            `json:"frames_today"`
 		Bytes       uint64            `json:"bytes_today"`
 		Awake       float64           `json:"awake_today_s"`
+		Next        *string           `json:"next_reading"`
 		Unknown     map[string]string `json:"unknown"`
 		Usage       usage             `json:"usage"`
 	}{
 		optional(s.meter.Serial), optional(s.meter.Model), optional(s.meter.Revision), s.meter.Line,
 		seconds(s.interval), optionalTime(s.lastReading), optional(s.lastError), s.ok, s.failed, seconds(s.duration), s.echo,
-		s.linkQuality(), s.perDay(), day.Reads, day.Commands, day.Frames, day.Bytes, day.Awake, unknown,
+		s.linkQuality(), s.perDay(), day.Reads, day.Commands, day.Frames, day.Bytes, day.Awake, optionalTime(s.next), unknown,
 		usage{s.usage.Days, s.usage.Total},
 	})
 	return Message{Topic: t.meter(s.meter.Name, "diagnostics"), Payload: payload, Retain: true, Rank: RankState}

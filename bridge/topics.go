@@ -21,7 +21,7 @@ func topicRows() []topicRow {
 	return []topicRow{
 		{"<meter>", true, true, `the state: ~{"time":"2026-11-21T07:45:01Z","energy_gj":227.445,"power_kw":6.4,...}~`},
 		{"<meter>/availability", true, true, `~online~ or ~offline~`},
-		{"<meter>/diagnostics", true, true, `after each reading, good or not: ~serial~, ~model~, ~software_revision~, ~line~, ~interval_s~, ~last_reading~, ~last_error~, ~reads_ok~, ~reads_failed~, ~read_duration_s~, ~echo~, ~link_quality~ (percent of the last 20 exchanges), ~budget~, ~reads_today~, ~commands_today~, ~frames_today~, ~bytes_today~, ~awake_today_s~, ~unknown~ (why values are null or held), ~usage~ (by day)`},
+		{"<meter>/diagnostics", true, true, `after each reading, good or not: ~serial~, ~model~, ~software_revision~, ~line~, ~interval_s~, ~last_reading~, ~last_error~, ~reads_ok~, ~reads_failed~, ~read_duration_s~, ~echo~, ~link_quality~ (percent of the last 20 exchanges), ~budget~, ~reads_today~, ~commands_today~, ~frames_today~, ~bytes_today~, ~awake_today_s~, ~next_reading~, ~unknown~ (why values are null or held), ~usage~ (by day)`},
 		{"<meter>/diagnosis", true, true, `after each reading: why it failed, or that it did not: ~{"code":"asleep","text":"...","next_step":"...","since":"...","evidence":{...}}~`},
 		{"<meter>/get", false, false, `empty: read now. ~{"registers":["energy",80,"0x4A"],"transaction":"x"}~: read those`},
 		{"<meter>/set", false, false, `~{"interval":"10m"}~`},
