@@ -522,6 +522,9 @@ func (p program) diagnose(ctx context.Context, args []string) error {
 		report = nil
 	}
 	v := diagnosis.Examine(ctx, o, report)
+	if ctx.Err() != nil {
+		return errInterrupted // half an examination has no verdict
+	}
 	if *asJSON {
 		err = p.printJSON(v)
 	} else {
@@ -540,8 +543,8 @@ func (p program) align(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if *length <= 0 {
-		return usagef("-for %s: want a duration above 0 such as 5m", *length)
+	if *length <= 0 || *length > time.Hour {
+		return usagef("-for %s: want a duration above 0 such as 5m, up to 1h", *length)
 	}
 	o, err := examined(args[0])
 	if err != nil {
@@ -657,6 +660,9 @@ func bar(r diagnosis.Sample, columns int) string {
 	return line
 }
 
+// errInterrupted ends a verb that somebody ended.
+var errInterrupted = errors.New("interrupted")
+
 // census finds out which registers a meter has. The profile is what the bridge keeps.
 func (p program) census(ctx context.Context, args []string) error {
 	fs, asJSON := newFlags("census")
@@ -682,6 +688,9 @@ func (p program) census(ctx context.Context, args []string) error {
 		fmt.Fprintf(p.err, "asking for %d registers, %d found so far\n", len(ids), len(profile.Registers))
 		return c.GetRegister(ctx, m.Address, ids...)
 	}, &profile)
+	if ctx.Err() != nil {
+		return errInterrupted
+	}
 	if err != nil {
 		return err
 	}

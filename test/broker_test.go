@@ -180,6 +180,7 @@ type (
 		BytesToday    int  `json:"bytes_today"`
 
 		AwakeToday float64           `json:"awake_today_s"`
+		Next       *string           `json:"next_reading"`
 		Unknown    map[string]string // why a key is null or held
 		Usage      json.RawMessage
 	}

@@ -165,7 +165,7 @@ func classes() []Class {
 		{
 			WrongAddress, "No answer at this address",
 			"The meter does not answer at the address that the line asks.",
-			"Take the option address off the line, or set it to the address that answers: meters have 0x3F, only loggers in modules 0x7F and 0xBF.",
+			"Give the line the address that answers, as in ?address=0x7F, or take the option address off it: meters have 0x3F, only loggers in modules 0x7F and 0xBF.",
 			[]string{"`address is ..., should be ...`"},
 		},
 		{

@@ -74,14 +74,14 @@ func lineClass(err error) Code {
 	switch {
 	case isDNS:
 		return HostUnknown
+	case errors.Is(err, link.ErrRefused): // also by not answering
+		return ServerRefused
 	case isAny(err, syscall.ECONNREFUSED, errWSARefused):
 		return ConnectionRefused
 	case isNet && op.Op == "dial",
 		isAny(err, syscall.EHOSTUNREACH, syscall.ENETUNREACH, errWSAHostUnreachable, errWSANetUnreachable),
 		opening && isAny(err, context.DeadlineExceeded, os.ErrDeadlineExceeded):
 		return HostUnreachable
-	case errors.Is(err, link.ErrRefused):
-		return ServerRefused
 	case errors.Is(err, link.ErrStuck), errors.Is(err, os.ErrDeadlineExceeded): // a read's deadline is silence, and has an error of its own
 		return LineStuck
 	case isAny(err, io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, os.ErrClosed, net.ErrClosed,

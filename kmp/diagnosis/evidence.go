@@ -57,7 +57,8 @@ func (e Evidence) Text(c Code) string {
 		text += fmt.Sprintf(" Asked was %02X, the answer came from %02X.", byte(a.Want), byte(a.Got))
 	}
 	if frames := e.Frames(); c == BadChecksums && frames > 0 {
-		text += fmt.Sprintf(" %d of %d frames were bad, %d by their checksum.", e.BadFrames, frames, e.ChecksumErrors)
+		text += fmt.Sprintf(" %d of %d frames were bad, %d by their checksum, %d cut short or mixed up.",
+			e.BadFrames, frames, e.ChecksumErrors, e.BadFrames-e.ChecksumErrors)
 	}
 	return text
 }

@@ -53,7 +53,7 @@ func TestFromError(t *testing.T) {
 
 func TestText(t *testing.T) {
 	e := Evidence{Answers: 5, BadFrames: 7, ChecksumErrors: 6}
-	if got := e.Text(BadChecksums); !strings.HasPrefix(got, Lookup(BadChecksums).Text) || !strings.HasSuffix(got, " 7 of 12 frames were bad, 6 by their checksum.") {
+	if got := e.Text(BadChecksums); !strings.HasPrefix(got, Lookup(BadChecksums).Text) || !strings.HasSuffix(got, " 7 of 12 frames were bad, 6 by their checksum, 1 cut short or mixed up.") {
 		t.Error(got)
 	}
 	e.Err = exchange(&kmp.AddressError{Want: kmp.HeatMeter, Got: kmp.LoggerTop}, "")

@@ -117,6 +117,9 @@ func (x *examination) step(name string, ok bool, format string, args ...any) {
 // describe puts a line into words.
 func describe(t link.Target, addr kmp.Address) string {
 	s := t.Endpoint()
+	if t.Scheme == link.SchemeRFC2217 {
+		s = strings.Replace(s, link.SchemeTCP, link.SchemeRFC2217, 1)
+	}
 	switch t.Scheme {
 	case link.SchemeSim:
 	case link.SchemeTCP:

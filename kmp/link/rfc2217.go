@@ -303,6 +303,19 @@ func (e *valueError) Error() string { return e.err.Error() }
 
 func (e *valueError) Unwrap() error { return e.err }
 
+// unansweredError says what a server did not answer in time. It refuses by silence.
+type unansweredError string
+
+func (e unansweredError) Error() string {
+	return "the serial server does not answer the request for " + string(e) + ": " + os.ErrDeadlineExceeded.Error()
+}
+
+// Is makes it match [ErrRefused].
+func (e unansweredError) Is(target error) bool { return target == ErrRefused }
+
+// Unwrap returns the time-out.
+func (e unansweredError) Unwrap() error { return os.ErrDeadlineExceeded }
+
 // telnet takes a server's bytes apart and keeps what is agreed. Its zero value has
 // agreed on nothing.
 type telnet struct {
@@ -372,7 +385,7 @@ func (t *telnet) disagreed() error {
 	if missing == nil {
 		return nil
 	}
-	return fmt.Errorf("the serial server does not answer the request for %s: %w", strings.Join(missing, " and "), os.ErrDeadlineExceeded)
+	return unansweredError(strings.Join(missing, " and "))
 }
 
 // set returns the bytes that set the port. Old bytes on the way are dropped; not
@@ -409,7 +422,7 @@ func (t *telnet) unset() error {
 	if missing == nil {
 		return nil
 	}
-	e.err = fmt.Errorf("the serial server does not answer the request for %s: %w", strings.Join(missing, ", "), os.ErrDeadlineExceeded)
+	e.err = unansweredError(strings.Join(missing, ", "))
 	return e
 }
 
