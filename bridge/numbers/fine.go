@@ -92,7 +92,7 @@ func (r *reading) fusePair(p pair) {
 		reason = "the high-resolution register was not read"
 	case r.doubts[coarse] == held:
 		reason = r.values[coarse].Register.Name + " is " + r.result.Unknown[r.values[coarse].Key]
-		if f.Last != nil {
+		if r.beside(f, coarse, fine) {
 			value = *f.Last
 		}
 	default:
@@ -263,14 +263,31 @@ func (r *reading) observe(p pair, f *fusion, coarse, fine int) (kmp.Value, strin
 	return value, ""
 }
 
+// beside tells whether the last fused number is within a step of the coarse counter as it is
+// published: the two must never contradict each other, also when one of them was wrong.
+func (r *reading) beside(f fusion, coarse, fine int) bool {
+	o, ok := newObservation(r.values[coarse], r.values[fine], f.Exponent)
+	if !ok || f.Last == nil {
+		return false
+	}
+	distance := f.steps(r.values[fine].Unit)
+	distance.Sub(distance, o.coarse)
+	return distance.Abs(distance).Cmp(o.step) <= 0
+}
+
+// steps is the last fused number in steps of the fine register.
+func (f fusion) steps(fine kmp.Unit) *big.Rat {
+	last := rational(*f.Last)
+	factor, _ := catalog.Convert(f.Unit, fine) // it was converted the other way
+	return last.Mul(last, factor.Quo(factor, step(f.Exponent)))
+}
+
 // noFall is for a fused number that would fall though its coarse counter does not: the
 // last one stays as long as it is within a coarse step. A second reading soon tells
 // whether the fine register was wrong this time; when it was wrong before, the meter has
 // to catch up, and to ask it more often would only cost its battery.
 func (r *reading) noFall(f *fusion, o observation, fine kmp.Unit) (kmp.Value, string) {
-	last := rational(*f.Last)
-	factor, _ := catalog.Convert(f.Unit, fine) // it was converted the other way
-	last.Mul(last, factor.Quo(factor, step(f.Exponent)))
+	last := f.steps(fine)
 	f.Falls = min(f.Falls+1, enough)
 	r.result.Again = r.result.Again || f.Falls < enough
 	if last.Sub(last, o.coarse).Cmp(o.step) > 0 {
