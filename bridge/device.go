@@ -198,7 +198,7 @@ func (d *device) account(before, after kmp.Stats, e errand) {
 // judge classifies the newest visit by its evidence.
 func (d *device) judge(err error, now time.Time) diagnosis.Code {
 	v := &d.evidence
-	v.Err, v.Now = err, now
+	v.Err, v.Now, v.Failures = err, now, d.failures
 	v.Family, v.LastGood, v.Sessions = d.model().Family, d.record.LastGood, 0
 	for _, t := range d.record.Good {
 		if d := now.Sub(t); d >= 0 && d < 24*time.Hour {

@@ -265,7 +265,9 @@ func TestDiagnosisOfMeters(t *testing.T) {
 					l.wantDiagnosis("house", diagnosis.OK)
 					m.SetFaults(tt.bad)
 					l.pass(30 * time.Minute)
-					want = append(want, "ok>"+string(tt.code))
+					if want = append(want, "ok>"+string(tt.code)); tt.code == diagnosis.Asleep { // not after a single one
+						want = []string{"ok>missed", "missed>asleep"}
+					}
 				} else {
 					want = append(want, ">"+string(tt.code))
 				}
@@ -324,7 +326,7 @@ func TestDiagnosisAsleep(t *testing.T) {
 		l.pass(2 * time.Minute)
 		l.wantDiagnosis("house", diagnosis.OK)
 		l.want("kmp2mqtt/house/availability", "online")
-		if diff := cmp.Diff([]string{"ok>asleep", "asleep>ok"}, l.changes()); diff != "" {
+		if diff := cmp.Diff([]string{"ok>missed", "missed>asleep", "asleep>ok"}, l.changes()); diff != "" {
 			t.Error(diff)
 		}
 	})
@@ -350,11 +352,11 @@ func TestDiagnosisThrottled(t *testing.T) {
 			t.Errorf("%v and %v", d.Since, later.Since)
 		}
 		l.pass(shut)
-		if got := l.changes(); len(got) < 2 || got[0] != "ok>throttled" || got[1] != "throttled>ok" {
+		if got := l.changes(); len(got) < 3 || got[0] != "ok>missed" || got[1] != "missed>throttled" || got[2] != "throttled>ok" {
 			t.Errorf("%q", got)
 		}
 		for _, change := range l.changes() {
-			if change != "ok>throttled" && change != "throttled>ok" {
+			if change != "ok>missed" && change != "missed>throttled" && change != "throttled>ok" {
 				t.Errorf("%q", l.changes())
 			}
 		}

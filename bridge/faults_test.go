@@ -39,7 +39,7 @@ func faults() []fault {
 		return func(f *sim.Faults, _ *rand.Rand, _ []uint16) { set(f) }
 	}
 	codes := func(c ...diagnosis.Code) []diagnosis.Code { return c }
-	silence := codes(diagnosis.Asleep, diagnosis.Throttled, diagnosis.Silent)
+	silence := codes(diagnosis.Missed, diagnosis.Asleep, diagnosis.Throttled, diagnosis.Silent)
 	return []fault{
 		{"echo", "every byte sent comes back", false, always(func(f *sim.Faults) { f.Echo = true }), nil, false},
 		{"noise", "random bytes before 30 % of the answers, and behind as many", false, always(func(f *sim.Faults) { f.Noise = 0.3 }), codes(diagnosis.BadChecksums), false},

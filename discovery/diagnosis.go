@@ -2,10 +2,12 @@ package discovery
 
 import "slices"
 
-// The codes of a diagnosis that are no problem: read, and not tried yet.
+// The codes of a diagnosis that are no problem: read, not tried yet, and a single reading
+// without an answer.
 const (
 	codeOK      = "ok"
 	codeNotRead = "not_read"
+	codeMissed  = "missed"
 )
 
 // diagnosis returns the entities that say whether and how well the meter is read, and
@@ -36,7 +38,7 @@ func (d Device) diagnosis() components {
 			id:             "reading_problem",
 			Platform:       "binary_sensor",
 			Name:           "Reading problem",
-			ValueTemplate:  "{{ none if value_json.code is none else 'OFF' if value_json.code in ['" + codeOK + "', '" + codeNotRead + "'] else 'ON' }}",
+			ValueTemplate:  "{{ none if value_json.code is none else 'OFF' if value_json.code in ['" + codeOK + "', '" + codeNotRead + "', '" + codeMissed + "'] else 'ON' }}",
 			DeviceClass:    "problem",
 			EntityCategory: "diagnostic",
 			PayloadOn:      "ON",

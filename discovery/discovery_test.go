@@ -329,7 +329,7 @@ func TestDiagnosis(t *testing.T) {
 		"reading_problem": object{
 			"platform": "binary_sensor", "name": "Reading problem", "device_class": "problem", "entity_category": "diagnostic",
 			"state_topic": diagnosis, "payload_on": "ON", "payload_off": "OFF",
-			"value_template": "{{ none if value_json.code is none else 'OFF' if value_json.code in ['ok', 'not_read'] else 'ON' }}",
+			"value_template": "{{ none if value_json.code is none else 'OFF' if value_json.code in ['ok', 'not_read', 'missed'] else 'ON' }}",
 		},
 		"link_quality": object{
 			"platform": "sensor", "name": "Link quality", "unit_of_measurement": "%", "state_class": "measurement",

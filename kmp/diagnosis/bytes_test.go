@@ -167,6 +167,12 @@ func TestFromBytes(t *testing.T) {
 			v := &visitor{conn: kmp.NewConn(near, kmp.Options{}), addr: kmp.HeatMeter}
 			return v.read(t.Context(), 60)
 		}},
+		{"an answer is lost", Missed, func(t *testing.T) Evidence {
+			t.Helper()
+			e := simulated(t, sim.Config{Faults: sim.Faults{SleepAfter: 4 * time.Minute}}).until(t, 90*time.Second, 60)
+			e.Failures = 1 // the first one since it answered
+			return e
+		}},
 		{"the magnet does not hold", Asleep, func(t *testing.T) Evidence {
 			t.Helper()
 			return simulated(t, sim.Config{Faults: sim.Faults{SleepAfter: 4 * time.Minute}}).until(t, 90*time.Second, 60)

@@ -29,6 +29,7 @@ const (
 	WrongAddress      Code = "wrong_address"
 	ForeignFrames     Code = "foreign_frames"
 	NoRegisters       Code = "no_registers"
+	Missed            Code = "missed"
 	WrongMeter        Code = "wrong_meter"
 	Failed            Code = "failed"
 )
@@ -179,6 +180,12 @@ func classes() []Class {
 			"The meter answers, but has none of the registers that it was asked for.",
 			"Leave out REGISTERS and the option registers, or set the option model to what stands on the meter, as in ?model=403.",
 			[]string{"`is not supported by this meter`, for every register"},
+		},
+		{
+			Missed, "One reading without an answer",
+			"The meter answered a moment ago, and once it did not: a request or its answer was lost.",
+			"Nothing to do, it is tried again at once; if it happens often, look at the link quality and at the place of the head.",
+			[]string{"one failed reading now and then"},
 		},
 		{
 			WrongMeter, "A meter that is read already",

@@ -144,6 +144,8 @@ func silence(e Evidence) Code {
 	switch {
 	case e.EchoBefore && !e.Echo:
 		return EchoMissing
+	case !e.LastGood.IsZero() && e.Failures == 1:
+		return Missed // a meter that fell asleep stays silent
 	case !e.LastGood.IsZero() && e.Family == catalog.Water && e.Sessions >= throttleAfter:
 		return Throttled
 	case !e.LastGood.IsZero(), e.Answers > 0:

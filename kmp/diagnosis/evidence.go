@@ -31,6 +31,7 @@ type Evidence struct {
 	Family         catalog.Family
 	LastGood       time.Time // end of the newest good reading; zero: never
 	Now            time.Time
+	Failures       int // failed readings in a row, this one included; 0: not known
 	Sessions       int // good readings in the 24 hours before Now
 	Asked, Got     int // registers asked for and answered, when it succeeded
 }
