@@ -112,13 +112,13 @@ type Conn struct {
 	ear      ear
 	owed     int       // requests that were given up in silence: their answers may come yet
 	gaveUp   time.Time // when the last of them was
-	awake    time.Time // how long the meter is awake
+	awake    time.Time // until then the meter is awake
 
-	mu       sync.Mutex
-	stats    Stats
-	row      int  // good answers in a row to requests of stats.RequestSize
-	patience int  // how many of them make requests larger
-	grown    bool // requests became larger, and whether that works is not known yet
+	mu    sync.Mutex
+	stats Stats
+	row   int  // good answers in a row to requests of stats.RequestSize
+	need  int  // how many of them make requests larger
+	grown bool // requests became larger, and whether that works is not known yet
 }
 
 // NewConn returns a client on line. It does not touch the line yet.
@@ -132,7 +132,7 @@ func NewConn(line Line, opts Options) *Conn {
 	if opts.RequestSize < 1 || opts.RequestSize > MaxRegisters {
 		opts.RequestSize = MaxRegisters
 	}
-	c := &Conn{line: line, opts: opts, turn: make(chan struct{}, 1), pace: newPace(opts), patience: growAfter}
+	c := &Conn{line: line, opts: opts, turn: make(chan struct{}, 1), pace: newPace(opts), need: growAfter}
 	c.stats = Stats{RequestSize: opts.RequestSize, Timeout: c.pace.timeout, Gap: c.pace.gap}
 	c.reader = NewReader(lineReader{c}, FromMeter)
 	c.ear.reader = NewReader(nil, FromMeter)
@@ -238,8 +238,8 @@ func (q *GetRegisterRequest) check(a Answer) error {
 // A request that cannot be encoded gives an error that matches [ErrCodec]. A
 // cancelled context ends Do at once with an error that wraps ctx.Err(). Any other
 // failure is an *[ExchangeError]; errors.Is and errors.As find in it [ErrNoReply],
-// [ErrNoFrame], [ErrForeign], a *[FrameError], an *[AddressError] or the line's own error. Bad and
-// foreign frames are dropped, not returned: the right one may follow.
+// [ErrNoFrame], [ErrForeign], a *[FrameError], an *[AddressError] or the line's own
+// error. Bad and foreign frames are dropped, not returned: the right one may follow.
 func (c *Conn) Do(ctx context.Context, addr Address, req Request, ans Answer) error {
 	if err := c.take(ctx); err != nil {
 		return &contextError{about(req, addr), err}

@@ -166,7 +166,7 @@ func (c *Conn) fit(n int, err error) (again bool) {
 			*size /= 2
 		}
 		if c.grown {
-			c.patience = min(2*c.patience, growAtMost)
+			c.need = min(2*c.need, growAtMost)
 		}
 		c.row, c.grown = 0, false
 		return n > 1
@@ -175,9 +175,9 @@ func (c *Conn) fit(n int, err error) (again bool) {
 	case n == *size:
 		c.row++
 		if c.row == growAfter && c.grown {
-			c.patience, c.grown = growAfter, false
+			c.need, c.grown = growAfter, false
 		}
-		if c.row >= c.patience && n < MaxRegisters {
+		if c.row >= c.need && n < MaxRegisters {
 			*size = min(2*n, MaxRegisters)
 			c.row, c.grown = 0, true
 		}
