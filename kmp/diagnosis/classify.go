@@ -16,8 +16,8 @@ import (
 	"kmp2mqtt/kmp/link"
 )
 
-// ErrWrongMeter is to be matched by the error of whoever finds another serial number
-// than the one before: the reading itself went well.
+// ErrWrongMeter is to be matched by the error of whoever finds a meter that cannot be
+// read in this place, as one that another line leads to: the exchange itself went well.
 var ErrWrongMeter = errors.New("diagnosis: another meter answers here")
 
 // throttleAfter is how many readings of a water meter within a day make it likely that
