@@ -165,7 +165,7 @@ func (r *reading) makeRoom() {
 	delete(r.Counters, oldest)
 }
 
-// Registers that the guards name.
+// nominalFlow is the register of the nominal flow of V1.
 const nominalFlow = 259
 
 // noteNominal remembers the nominal flow of V1.

@@ -26,9 +26,9 @@ var pairs = []pair{
 }
 
 // moduli returns where a high-resolution register may wrap, in its own steps: at a
-// power of ten or at the end of a binary number. Which it is no source tells (KMP.md
-// section 6); 10^7 fits the example of one technical description. The largest stands
-// for a register that does not wrap.
+// power of ten or at the end of a binary number. Which it is no source tells; 10^7 fits
+// the example in the technical description of the MULTICAL 403, page 127. The largest
+// power of ten stands for a register that does not wrap.
 func moduli() []int64 {
 	return []int64{1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1 << 16, 1 << 24, 1 << 31, 1 << 32}
 }

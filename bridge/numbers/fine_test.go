@@ -28,9 +28,9 @@ func TestFusion(t *testing.T) {
 		key   string
 		looks []look
 	}{
-		// PyKMP's meter: 60 = 0.303 GJ beside 266 = 84208 Wh (KMP.md section 5).
+		// PyKMP's meter: 60 = 0.303 GJ beside 266 = 84208 Wh.
 		{"a real meter", kmp.UnitGJ, "energy_fine_gj", []look{{"0.303", "84208", "0.3031488", ""}}},
-		// The example of a technical description (KMP.md section 6): both are of one moment.
+		// The example of the MULTICAL 403's technical description, page 127: both are of one moment.
 		{"wraps at 10^7 Wh", kmp.UnitKWh, "energy_fine_kwh", []look{{"1234567.8", "4567890.1", "1234567.8901", "fine_learned"}}},
 		{"begins anew", kmp.UnitMWh, "energy_fine_kwh", []look{
 			{"9.999", "9999990", "9999.990", ""},

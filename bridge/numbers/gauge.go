@@ -16,7 +16,8 @@ type fault struct {
 }
 
 // checkGauge makes a value that cannot be true unknown. What the meter sends meanwhile
-// for other registers (KMP.md section 1.4) is noted in r.faulty.
+// for other registers is noted in r.faulty (technical descriptions of the MULTICAL 403,
+// page 94, 603, page 107, and 803, page 121).
 func (r *reading) checkGauge(i int) {
 	v := r.values[i]
 	d, ok := v.Value.(kmp.Decimal)

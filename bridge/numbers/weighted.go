@@ -191,8 +191,8 @@ func (r *reading) anchor(a *anchor, midnight time.Time, near time.Duration, now 
 	}
 }
 
-// most is the largest error of a derived temperature, in K.
-var most = big.NewRat(1, 2)
+// maxMistake is the largest error of a derived temperature, in K.
+var maxMistake = big.NewRat(1, 2)
 
 // average is a mean since a snapshot to 0.01, or why it is not known.
 func average(from, to snapshot, mean func(from, to snapshot) (value, mistake *big.Rat, ok bool)) (kmp.Value, string) {
@@ -200,7 +200,7 @@ func average(from, to snapshot, mean func(from, to snapshot) (value, mistake *bi
 		return nil, "no volume has flowed"
 	}
 	value, mistake, ok := mean(from, to)
-	if !ok || mistake.Cmp(most) > 0 {
+	if !ok || mistake.Cmp(maxMistake) > 0 {
 		return nil, "too little volume has flowed for the resolution of the registers: the error may be more than 0.5 K"
 	}
 	d, ok := rounded(value, -2)

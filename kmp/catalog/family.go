@@ -23,9 +23,8 @@ func Families() []Family { return []Family{Heat, Water, Electricity} }
 const MaxCandidates = 96
 
 // detecting are the registers that tell the families apart, in one request: a heat
-// meter has energy, power and supply temperature (KMP.md section 6, core set), a
-// water meter of these only volume and flow, an electricity meter energy, power and
-// the voltage of its first phase.
+// meter has energy, power and supply temperature, a water meter of these only volume
+// and flow, an electricity meter energy, power and the voltage of its first phase.
 var detecting = [...]uint16{60, 68, 80, 86, 74, 1, 1023, 1054}
 
 // Candidates returns the registers that a meter of the family may have, at most
