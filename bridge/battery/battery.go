@@ -19,9 +19,9 @@ const maxCount = 1 << 53
 // Day is what the readings of one day cost.
 type Day struct {
 	Date     string  `json:"date"`     // 2006-01-02; of a total: the day counting began
-	Reads    uint64  `json:"reads"`    // visits to the meter, good or not
+	Reads    uint64  `json:"reads"`    // visits that the meter answered, well or not
 	Commands uint64  `json:"commands"` // those of the visits that a command caused
-	Frames   uint64  `json:"frames"`   // requests that the meter heard
+	Frames   uint64  `json:"frames"`   // answers
 	Bytes    uint64  `json:"bytes"`    // both ways
 	Awake    float64 `json:"awake_s"`  // seconds, to the millisecond
 }
