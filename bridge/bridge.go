@@ -179,7 +179,7 @@ func (b *bridge) putInfo() {
 // repeats their newest state. No meter is touched.
 func (b *bridge) announce() {
 	if b.cfg.Discovery {
-		msg, err := bridgeDiscovery(b.topics, b.deps.Version)
+		msg, err := bridgeDiscoveryMessage(b.topics, b.deps.Version)
 		if err != nil {
 			b.deps.Log.Error("cannot announce the bridge to Home Assistant", "error", err)
 		} else {

@@ -22,12 +22,12 @@ const (
 	// known to be survived. The readings of the schedule do not count.
 	burst  = 10
 	refill = time.Minute
-	// censusCost is what a census takes of that: it is a dozen requests, but hardly ever.
+	// censusCost is what a census takes of that: it is one or two dozen requests, but hardly ever.
 	censusCost = burst / 2
 	// shortestSet is the least interval that a command may set, unless the settings have
 	// a shorter one for the meter: whoever can write to the broker must not drain a battery.
 	shortestSet = time.Minute
-	// maxChosen is how many registers one command may ask for: what the full budget allows.
+	// maxChosen is how many registers one command may ask for: in eight requests.
 	maxChosen = 8 * kmp.MaxRegisters
 	// The bounds of a payload.
 	maxCommand = 16 << 10
@@ -58,10 +58,10 @@ func (b *bucket) spend(now time.Time, cost int) error {
 
 // rateError says that a meter was asked too often.
 type rateError struct {
-	after  time.Duration
-	next   time.Time // when the next command is allowed
-	perDay int       // the battery's budget, where that is why; else 0
-	spent  bool      // all of it
+	after  time.Duration // from now to next
+	next   time.Time     // when the next command is allowed
+	perDay int           // the battery's budget, where that is why; else 0
+	spent  bool          // all of it
 }
 
 func (e *rateError) Error() string {
@@ -207,6 +207,7 @@ type retryAfter struct {
 	At      string  `json:"retry_at"`
 }
 
+// retry is what the answer says of when to come back.
 func (e *rateError) retry() retryAfter {
 	return retryAfter{math.Ceil(e.after.Seconds()), timeText(e.next)}
 }
@@ -319,7 +320,7 @@ func (o object) text(name string) (s string, ok bool, err error) {
 	return s, true, nil
 }
 
-// get reads a meter now: <base>/<meter>/get.
+// get answers <base>/<meter>/get: it has the meter read now.
 func (c *commands) get(reply, meter string, payload []byte) {
 	o, transaction, err := decodeObject(payload, "registers")
 	if err == nil {
@@ -348,6 +349,7 @@ func (c *commands) read(meter string, o object, done func(outcome)) error {
 	return c.roster.wish(index, cost, wish{task: kind, registers: ids, done: done})
 }
 
+// find returns a meter's index by its name; the error lists the names that there are.
 func (c *commands) find(meter string) (int, error) {
 	index, ok := c.roster.find(meter)
 	if !ok {
@@ -360,7 +362,7 @@ func (c *commands) find(meter string) (int, error) {
 	return index, nil
 }
 
-// set changes a meter's interval: <base>/<meter>/set.
+// set answers <base>/<meter>/set: it changes the meter's interval.
 func (c *commands) set(reply, meter string, payload []byte) {
 	o, transaction, err := decodeObject(payload, "interval")
 	if err == nil {
@@ -390,7 +392,7 @@ func (c *commands) setInterval(meter string, o object, done func(outcome)) error
 	return c.roster.wish(index, 0, wish{task: setInterval, interval: interval, done: done})
 }
 
-// request does what somebody wants of the bridge: <base>/bridge/request/<verb>.
+// request answers <base>/bridge/request/<verb>: what somebody wants of the bridge.
 func (c *commands) request(verb string, payload []byte) {
 	reply := c.reply("bridge/request/" + verb)
 	members := map[string][]string{

@@ -201,20 +201,15 @@ func (d *device) judge(err error, now time.Time) diagnosis.Code {
 	v.Err, v.Now, v.Failures = err, now, d.failures
 	v.Family, v.LastGood, v.Sessions = d.model().Family, d.record.LastGood, 0
 	for _, t := range d.record.Good {
-		if d := now.Sub(t); d >= 0 && d < 24*time.Hour {
+		if age := now.Sub(t); age >= 0 && age < 24*time.Hour {
 			v.Sessions++
 		}
 	}
 	if x, ok := errors.AsType[*kmp.ExchangeError](err); ok {
-		v.Sample = tail(x.Received, maxSample)
+		v.Sample = x.Received
 	}
 	return diagnosis.Classify(*v)
 }
-
-// maxSample bytes of what came last go with a diagnosis.
-const maxSample = 64
-
-func tail(b []byte, most int) []byte { return b[max(0, len(b)-most):] }
 
 // looked are the values of a reading of chosen registers, as the guards leave them. What is
 // remembered stays as it was: a glance is no reading.

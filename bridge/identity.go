@@ -26,7 +26,7 @@ type identityError struct{ text string }
 
 func (e *identityError) Error() string { return "bridge: " + e.text }
 
-// Is makes it what a diagnosis knows.
+// Is makes it match the error by which a diagnosis knows it.
 func (e *identityError) Is(target error) bool { return target == diagnosis.ErrWrongMeter }
 
 // record is what is remembered of a meter, by its serial number. It survives a restart.
@@ -348,7 +348,7 @@ func (p *poller) recallPlace(d *device) {
 			keys = append(keys, a)
 		}
 	}
-	msg, err := meterDiscovery(p.topics, d.status.meter, keys, d.model().Family, d.record.HasInfo, p.version, p.roster.shortest(d.index))
+	msg, err := discoveryMessage(p.topics, d.status.meter, keys, d.model().Family, d.record.HasInfo, p.version, p.roster.shortest(d.index))
 	if err != nil {
 		p.log.Warn("cannot announce the meter before it answers", "meter", name, "error", err)
 		return
@@ -415,7 +415,7 @@ func (p *poller) exchanged(d *device, former Meter, previous record) {
 	switch {
 	case alone:
 	case p.announce && len(previous.Announced) > 0:
-		msg, err := meterDiscovery(p.topics, former, restoredKeys(previous.Announced), previous.Profile.Family, false, p.version, time.Minute)
+		msg, err := discoveryMessage(p.topics, former, restoredKeys(previous.Announced), previous.Profile.Family, false, p.version, time.Minute)
 		if err != nil {
 			p.log.Error("cannot announce the former meter", "serial", former.Serial, "error", err)
 			return

@@ -25,8 +25,8 @@ const (
 	// nothing speaks for the meter being there.
 	offlineAfter = 3
 	// A failed reading is tried again after retryFirst, then twice as long each time, up to
-	// retrySlow. A meter that has shut its port for hours is left alone for retryShut: every
-	// attempt may prolong that. Never later than its interval.
+	// retrySlow; not later than the interval as long as the meter is not offline. A meter that
+	// has shut its port for hours is left alone for retryShut: every attempt may prolong that.
 	retryFirst = 5 * time.Second
 	retrySlow  = time.Minute
 	retryShut  = time.Hour
@@ -43,8 +43,6 @@ const (
 	// reopenAfter failed readings in a row, with no meter of the line answering, close a line
 	// that still seems open: half-open connections and stuck adapters come back that way.
 	reopenAfter = 3
-	// defaultTimeout is how long a meter may take to the first byte of its answer.
-	defaultTimeout = 2 * time.Second
 	// familyRequests may be asked to find out what kind of meter it is, before the first
 	// reading: what is usual depends on it.
 	familyRequests = 2
@@ -204,6 +202,7 @@ func (p *poller) fulfil(ctx context.Context, w wish) {
 	}
 }
 
+// setInterval does what a command wants: it gives a meter another interval.
 func (p *poller) setInterval(d *device, w wish) {
 	if w.interval != d.cfg.Interval { // to say the same again must neither fill the log nor put off a reading
 		d.cfg.Chosen = true
@@ -217,6 +216,7 @@ func (p *poller) setInterval(d *device, w wish) {
 	}{short(w.interval), seconds(w.interval)})})
 }
 
+// newInterval gives a meter another interval and plans its next reading by it.
 func (p *poller) newInterval(d *device, interval time.Duration) {
 	d.cfg.Interval, d.status.interval = interval, interval
 	d.schedule = newSchedule(p.started, interval, d.index, p.count)
@@ -292,7 +292,7 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-func latest(a, b time.Time) time.Time {
+func later(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a
 	}
@@ -306,13 +306,7 @@ var errStopped = errors.New("bridge: stopping")
 // same guards as all others.
 func (p *poller) readChosen(ctx context.Context, d *device, w wish) {
 	reading, err := p.visit(ctx, d, errand{chosen: w.registers, command: true})
-	switch {
-	case ctx.Err() != nil:
-		w.done(outcome{err: errStopped})
-		return
-	case err != nil:
-		p.fail(d, err)
-		w.done(outcome{err: err})
+	if p.unfulfilled(ctx, d, w, err) {
 		return
 	}
 	var unsupported []uint16
@@ -331,7 +325,22 @@ func (p *poller) readChosen(ctx context.Context, d *device, w wish) {
 	w.done(outcome{values: valuesJSON(reading), unsupported: unsupported})
 }
 
-// accept lets held values through and reads soon, so that it shows.
+// unfulfilled reports whether a visit that a wish asked for came to nothing, as its error
+// or the end of ctx says; then the failure is noted and the wish answered.
+func (p *poller) unfulfilled(ctx context.Context, d *device, w wish, err error) bool {
+	switch {
+	case ctx.Err() != nil:
+		err = errStopped
+	case err != nil:
+		p.fail(d, err)
+	default:
+		return false
+	}
+	w.done(outcome{err: err})
+	return true
+}
+
+// accept lets held values through and reads at once where the budget allows it, so that it shows.
 func (p *poller) accept(d *device, w wish) {
 	var keys []string
 	for _, word := range w.keys { // a register by its name, or a key of the state
@@ -374,13 +383,7 @@ func (p *poller) census(ctx context.Context, d *device, w wish) {
 		d.record.Profile = profile
 		return nil
 	})
-	switch {
-	case ctx.Err() != nil:
-		w.done(outcome{err: errStopped})
-		return
-	case err != nil:
-		p.fail(d, err)
-		w.done(outcome{err: err})
+	if p.unfulfilled(ctx, d, w, err) {
 		return
 	}
 	p.surveyed(d)
@@ -435,7 +438,7 @@ func (p *poller) survey(ctx context.Context, d *device) error {
 		if p.refused(ctx, d, err) {
 			d.record.Profile.Fail(time.Now(), ids)
 		} else {
-			d.survey = latest(d.survey, d.due) // first a reading has to succeed
+			d.survey = later(d.survey, d.due) // first a reading has to succeed
 		}
 		return err
 	}
@@ -490,7 +493,7 @@ func (p *poller) attempt(ctx context.Context, d *device, e errand) (Reading, err
 		return Reading{}, err
 	}
 	p.log.Debug("meter read", "meter", d.status.meter.Name, "values", len(values), "duration", d.status.duration)
-	return Reading{Meter: d.status.meter, Time: time.Now(), Duration: d.status.duration, Values: values, asked: asked}, nil
+	return Reading{Meter: d.status.meter, Time: time.Now(), Values: values, asked: asked}, nil
 }
 
 // contact opens the line where need be, does something on it, and notes what that says of
@@ -503,7 +506,7 @@ func (p *poller) contact(ctx context.Context, d *device, e errand, do func(conte
 	if err := p.open(ctx); err != nil {
 		return err
 	}
-	const census = 16 // requests of a whole one
+	const census = 16 // requests of most; the longest has 24, and hardly one takes all of its time
 	size := max(1, p.conn.Stats().RequestSize)
 	requests := max(len(e.chosen), len(d.usual()))/size + 4 // and those that identify
 	if e.survey {
@@ -552,7 +555,7 @@ func (p *poller) allSilent(d *device) bool {
 func (p *poller) timeout() time.Duration {
 	var longest time.Duration
 	for _, d := range p.devices {
-		longest = max(longest, cmp.Or(d.cfg.Timeout, defaultTimeout))
+		longest = max(longest, cmp.Or(d.cfg.Timeout, kmp.DefaultTimeout))
 	}
 	if p.conn != nil {
 		longest = max(longest, p.conn.Stats().Timeout)
@@ -600,7 +603,7 @@ func (p *poller) hangUp() {
 	}
 }
 
-// trace logs a frame in hex, and keeps for a diagnosis what came.
+// trace logs a frame in hex.
 func (p *poller) trace(dir kmp.Direction, wire []byte) {
 	p.log.Debug("frame", "line", p.shown, "direction", dir.String(), "bytes", frameBytes(wire))
 }
@@ -611,8 +614,9 @@ type frameBytes []byte
 // LogValue writes the bytes as pairs of digits.
 func (b frameBytes) LogValue() slog.Value { return slog.StringValue(fmt.Sprintf("% X", []byte(b))) }
 
-// exchange makes sure who is there and reads registers. A meter that was exchanged since
-// the last time is introduced before its values count.
+// exchange makes sure who is there and reads registers; it returns their values and which
+// were asked for. A meter that was exchanged since the last time is introduced before its
+// values count.
 func (p *poller) exchange(ctx context.Context, d *device, e errand) ([]numbers.Value, []uint16, error) {
 	if err := p.ascertain(ctx, d); err != nil {
 		return nil, nil, err
@@ -719,6 +723,7 @@ func backOff(failures int, first, most time.Duration) time.Duration {
 	return d - rand.N(d/2)
 }
 
+// clipTo is the beginning of a text, in bytes.
 func clipTo(s string, most int) string {
 	if len(s) <= most {
 		return s

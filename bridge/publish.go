@@ -16,7 +16,6 @@ import (
 func (p *poller) good(d *device, r Reading) {
 	d.status.ok++
 	d.status.lastError = ""
-	d.status.duration = r.Duration
 	d.failures = 0
 	d.record.LastGood = r.Time
 	d.record.Good = append(d.record.Good, r.Time)
@@ -86,7 +85,7 @@ func (p *poller) succeed(d *device, r Reading) (state []byte, again bool) {
 	r.Values = d.repeated(r)
 	var msgs []Message
 	if p.announce && (news || d.status.hasInfo && !hadInfo || len(d.status.retained) == 0) {
-		msg, err := meterDiscovery(p.topics, r.Meter, d.keys, d.model().Family, d.status.hasInfo, p.version, p.roster.shortest(d.index))
+		msg, err := discoveryMessage(p.topics, r.Meter, d.keys, d.model().Family, d.status.hasInfo, p.version, p.roster.shortest(d.index))
 		if err != nil {
 			p.log.Error("cannot announce the meter to Home Assistant", "meter", name, "error", err)
 		} else {

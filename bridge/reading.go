@@ -32,12 +32,11 @@ type Meter struct {
 
 // Reading is what one visit to a meter brought.
 type Reading struct {
-	Meter    Meter
-	Time     time.Time     // when it ended
-	Duration time.Duration // on the line
-	Values   []numbers.Value
-	Info     []string // what the meter reports, in words; nil: not known
-	HasInfo  bool     // the state has a list of infos
+	Meter   Meter
+	Time    time.Time // when it ended
+	Values  []numbers.Value
+	Info    []string // what the meter reports, in words; nil: not known
+	HasInfo bool     // the state has a list of infos
 
 	asked []uint16 // registers
 }
@@ -324,9 +323,9 @@ func (s status) perDay() *int {
 	return &s.budget.PerDay
 }
 
-// meterDiscovery is the message by which Home Assistant learns of a meter; shortest is the
+// discoveryMessage is the message by which Home Assistant learns of a meter; shortest is the
 // least interval that may be set for it.
-func meterDiscovery(t topics, m Meter, keys []announced, family catalog.Family, hasInfo bool, version string, shortest time.Duration) (Message, error) {
+func discoveryMessage(t topics, m Meter, keys []announced, family catalog.Family, hasInfo bool, version string, shortest time.Duration) (Message, error) {
 	name := m.Label
 	if name == "" {
 		name = m.Name
@@ -353,7 +352,8 @@ func (t topics) meterDiscovery(serial string) string {
 	return discovery.Topic(t.discovery, discovery.MeterID(serial))
 }
 
-func bridgeDiscovery(t topics, version string) (Message, error) {
+// bridgeDiscoveryMessage is the one by which it learns of the bridge.
+func bridgeDiscoveryMessage(t topics, version string) (Message, error) {
 	payload, err := discovery.Bridge(discovery.BridgeDevice{BaseTopic: t.base, Version: version})
 	return Message{
 		Topic:   discovery.Topic(t.discovery, discovery.BridgeID(t.base)),
