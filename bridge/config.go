@@ -407,8 +407,10 @@ func levelName(l slog.Level) string {
 }
 
 // clip shortens foreign text so that it can stand in a message.
-func clip(s string) string {
-	const most = 60
+func clip(s string) string { return clipTo(s, 60) }
+
+// clipTo is the beginning of a text, most bytes at the most, and says that it goes on.
+func clipTo(s string, most int) string {
 	if len(s) <= most {
 		return s
 	}

@@ -722,11 +722,3 @@ func backOff(failures int, first, most time.Duration) time.Duration {
 	d = min(d, most)
 	return d - rand.N(d/2)
 }
-
-// clipTo is the beginning of a text, in bytes.
-func clipTo(s string, most int) string {
-	if len(s) <= most {
-		return s
-	}
-	return s[:most] + "…"
-}

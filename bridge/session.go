@@ -44,6 +44,9 @@ const (
 	quiesceTime  = 250 * time.Millisecond // then for the DISCONNECT
 )
 
+// maxShown is how much of a topic a log line shows.
+const maxShown = 200
+
 // The payloads of every availability topic.
 const (
 	payloadOnline  = "online"
@@ -300,7 +303,7 @@ func (s *Session) tooLarge(topic string, size int, retained bool) {
 		s.onTooLarge(topic, size)
 	}
 	s.log.Log(context.Background(), s.large.level(), "MQTT message dropped, it is too large",
-		"topic", clipTopic(topic), "bytes", size, "limit", maxCommandBytes)
+		"topic", clipTo(topic, maxShown), "bytes", size, "limit", maxCommandBytes)
 }
 
 // largeLog says how loudly the next one is logged.
@@ -317,13 +320,6 @@ func (l *largeLog) level() slog.Level {
 		return slog.LevelWarn
 	}
 	return slog.LevelDebug
-}
-
-func clipTopic(topic string) string {
-	if len(topic) > 200 {
-		return topic[:200] + "..."
-	}
-	return topic
 }
 
 // farewell sends what is due and `offline` after it; false when the broker did not take that.
@@ -473,7 +469,7 @@ func (s *Session) failed(u *url.URL, lived time.Duration, err error) {
 			"advice", "another program may use this client id: set MQTT_CLIENT_ID; or the broker refuses a message: see its log",
 		}
 		if m, ok := s.box.oldest(); ok {
-			attrs = append(attrs, "unacknowledged_topic", clipTopic(m.Topic), "bytes", len(m.Payload))
+			attrs = append(attrs, "unacknowledged_topic", clipTo(m.Topic, maxShown), "bytes", len(m.Payload))
 		}
 		s.log.Warn("MQTT connections end again and again right after they begin", attrs...)
 	}
