@@ -43,8 +43,8 @@ func (p *poller) diagnose(d *device, err error, now time.Time) {
 	}))
 }
 
-// succeed publishes the values of a good reading. It returns the state, and whether a second reading
-// soon would settle a doubt.
+// succeed publishes the values of a good reading. It returns the state, and whether a second
+// reading soon would settle a doubt.
 func (p *poller) succeed(d *device, r Reading) (state []byte, again bool) {
 	p.good(d, r)
 	d.status.lastReading = r.Time

@@ -95,9 +95,9 @@ type Session struct {
 }
 
 // NewSession prepares a session; [Session.Run] starts it. It subscribes to the filters subscribe. onMessage gets
-// what arrives, from any goroutine and in no certain order, and must not block; retained tells an old message from
-// one that was sent just now. onTooLarge is told of a message whose payload was not kept. onConnect is called on each connect, before anything is sent: what it puts into box is
-// sent in its place among all that is due. It must not block either.
+// what arrives, from any goroutine and in no certain order; retained tells an old message from one that was sent
+// just now. onTooLarge is told of a message whose payload was not kept. onConnect is called on each connect, before
+// anything is sent: what it puts into box is sent in its place among all that is due. None of them may block.
 func NewSession(cfg MQTTConfig, box *Outbox, subscribe []string, onMessage func(topic string, payload []byte, retained bool),
 	onTooLarge func(topic string, size int), onConnect func(), log *slog.Logger,
 ) *Session {

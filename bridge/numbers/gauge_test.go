@@ -7,7 +7,8 @@ import (
 	"kmp2mqtt/kmp"
 )
 
-// What a heat meter sends while a sensor has failed: technical description of the MULTICAL 403, page 94.
+// What a heat meter sends while a sensor has failed: technical description of the
+// MULTICAL 403, page 94.
 func TestSensorFaults(t *testing.T) {
 	heat := func(t1, t2, difference, power, flow string) []Value {
 		return []Value{

@@ -332,7 +332,8 @@ type telnet struct {
 	phase    phase
 }
 
-// phase is how far the opening has come. What a server tells of its port before it was asked, and later, is news and no answer.
+// phase is how far the opening has come. What a server tells of its port before it was
+// asked, and later, is news and no answer.
 type phase byte
 
 const (
