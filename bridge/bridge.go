@@ -1,11 +1,11 @@
 // Package bridge is the daemon: it reads meters on a schedule, publishes what they say
 // by MQTT, and takes commands.
 //
-// A reading goes one way: the poller of its line (poller.go) asks the meter, pure functions
-// turn the answer into messages (reading.go), the outbox keeps the newest message of every
-// topic (outbox.go), and the session sends what is due (session.go). Nothing in front of
-// the outbox ever waits for a broker. Only wishes run the other way: a command (command.go)
-// leaves one with the poller of its meter.
+// A reading goes one way: the poller of its line (poller.go) asks the meter, package
+// numbers guards the values, pure functions turn them into messages (reading.go), the outbox
+// keeps the newest message of every topic (outbox.go), and the session sends what is due
+// (session.go). Nothing in front of the outbox ever waits for a broker. Only wishes run the
+// other way: a command (command.go) leaves one with the poller of its meter (wish.go).
 //
 // [ParseConfig] makes the settings, [Run] runs all of it until its context ends.
 package bridge

@@ -506,11 +506,11 @@ func (p *poller) contact(ctx context.Context, d *device, e errand, do func(conte
 	if err := p.open(ctx); err != nil {
 		return err
 	}
-	const census = 16 // requests of most; the longest has 24, and hardly one takes all of its time
+	const whole = 16 // requests of most censuses; the longest has 24, and hardly one takes all of its time
 	size := max(1, p.conn.Stats().RequestSize)
 	requests := max(len(e.chosen), len(d.usual()))/size + 4 // and those that identify
 	if e.survey {
-		requests += census * kmp.MaxRegisters / size
+		requests += whole * kmp.MaxRegisters / size
 	}
 	limited, cancel := context.WithTimeout(ctx, time.Duration(requests)*(2*p.timeout()+5*time.Second))
 	defer cancel()

@@ -7,8 +7,9 @@
 // long answer, once in that of others that were missing. What ordinary readings ask and
 // learn counts just as well.
 //
-// There is no I/O here: [Profile.Next] says what to ask, [Profile.Note] takes what was
-// answered. A copy of a Profile is a profile of its own. The zero Profile knows nothing.
+// A Profile does no I/O: [Profile.Next] says what to ask, [Profile.Note] takes what was
+// answered; [Take] joins the two with a function that asks. A copy of a Profile is a
+// profile of its own. The zero Profile knows nothing.
 package census
 
 import (
