@@ -61,8 +61,11 @@ type device struct {
 	failures int  // in a row
 	quality  diagnosis.Quality
 	evidence diagnosis.Evidence // of the newest visit
-	woke     bool               // the meter answered in it, well or not
-	status   status
+
+	explained      Message   // the diagnosis as published
+	explainedSince time.Time // when its code began
+	woke           bool      // the meter answered in it, well or not
+	status         status
 }
 
 // budget bounds the readings of a day. started is when the bridge began.

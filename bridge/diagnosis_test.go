@@ -476,7 +476,11 @@ func TestDiagnosisAfterRestart(t *testing.T) {
 		l, _ := newSimLab(t, cfg, "METERS=house=/dev/a", dir)
 		l.start()
 		l.pass(time.Hour)
-		last := *l.wantDiagnosis("house", diagnosis.OK).Evidence.LastGood
+		l.wantDiagnosis("house", diagnosis.OK)
+		last, err := time.Parse(time.RFC3339, *l.diagnostics("house").LastReading)
+		if err != nil {
+			t.Fatal(err)
+		}
 		l.stop()
 
 		for _, tt := range []struct {

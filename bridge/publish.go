@@ -260,13 +260,17 @@ func (p *poller) publish(d *device) {
 	d.status.budget = d.budget(p.started)
 	s := d.status
 	if s.meter.Name != "" {
-		msgs := []Message{diagnosticsMessage(p.topics, s, time.Now()), diagnosisMessage(p.topics, s)}
+		msgs := []Message{diagnosticsMessage(p.topics, s, time.Now())}
+		if d.explained.Topic != p.topics.meter(s.meter.Name, "diagnosis") || d.failures > 0 || s.diagnosis.since != d.explainedSince { // that all is well need not be said again
+			d.explained, d.explainedSince = diagnosisMessage(p.topics, s), s.diagnosis.since
+			msgs = append(msgs, d.explained)
+		}
 		p.put(msgs...)
 		s.retained = slices.Clone(s.retained)
 		if d.known {
 			s.retained = append(s.retained, availabilityMessage(p.topics, s.meter.Name, s.online))
 		}
-		s.retained = append(s.retained, msgs...)
+		s.retained = append(s.retained, msgs[0], d.explained)
 	}
 	p.roster.update(d.index, s)
 }

@@ -22,7 +22,7 @@ func topicRows() []topicRow {
 		{"<meter>", true, true, `the state: ~{"time":"2026-11-21T07:45:01Z","energy_gj":227.445,"power_kw":6.4,...}~`},
 		{"<meter>/availability", true, true, `~online~ or ~offline~`},
 		{"<meter>/diagnostics", true, true, `after each reading, good or not: ~serial~, ~model~, ~software_revision~, ~line~, ~interval_s~, ~last_reading~, ~last_error~, ~reads_ok~, ~reads_failed~, ~read_duration_s~, ~echo~, ~link_quality~ (percent of the last 20 exchanges), ~budget~, ~reads_today~, ~commands_today~, ~frames_today~, ~bytes_today~, ~awake_today_s~, ~next_reading~, ~unknown~ (why values are null or held), ~usage~ (by day)`},
-		{"<meter>/diagnosis", true, true, `after each reading: why it failed, or that it did not: ~{"code":"asleep","text":"...","next_step":"...","since":"...","evidence":{...}}~`},
+		{"<meter>/diagnosis", true, true, `why the last reading failed, or that it did not; when that changes, and after each failed reading: ~{"code":"asleep","text":"...","next_step":"...","since":"...","evidence":{...}}~`},
 		{"<meter>/get", false, false, `empty: read now. ~{"registers":["energy",80,"0x4A"],"transaction":"x"}~: read those`},
 		{"<meter>/set", false, false, `~{"interval":"10m"}~`},
 		{"<meter>/response", true, false, `the answer to get and set: ~{"status":"ok","data":{...},"transaction":"x"}~ or ~{"status":"error","error":"...","data":{}}~`},
