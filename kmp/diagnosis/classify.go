@@ -18,7 +18,7 @@ import (
 
 // ErrWrongMeter is to be matched by the error of whoever finds a meter that cannot be
 // read in this place, as one that another line leads to: the exchange itself went well.
-var ErrWrongMeter = errors.New("diagnosis: another meter answers here")
+var ErrWrongMeter = errors.New("diagnosis: this meter is read already")
 
 // throttleAfter is how many readings of a water meter within a day make it likely that
 // it has closed its port for the number of them (reports speak of about five).
