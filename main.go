@@ -117,6 +117,9 @@ func (p program) run(ctx context.Context, args []string) int {
 		return exitUsage
 	}
 	err := verbs()[i].run(p, ctx, args)
+	if err != nil && ctx.Err() != nil {
+		err = errInterrupted // whatever it was doing
+	}
 	_, usage := errors.AsType[usageError](err)
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):

@@ -201,7 +201,10 @@ func (d *device) account(before, after kmp.Stats, e errand) {
 // judge classifies the newest visit by its evidence.
 func (d *device) judge(err error, now time.Time) diagnosis.Code {
 	v := &d.evidence
-	v.Err, v.Now, v.Failures = err, now, d.failures
+	v.Err, v.Now, v.Failures = err, now, 0
+	if d.status.ok > 0 { // what was before a restart is too long ago to be counted on
+		v.Failures = d.failures
+	}
 	v.Family, v.LastGood, v.Sessions = d.model().Family, d.record.LastGood, 0
 	for _, t := range d.record.Good {
 		if age := now.Sub(t); age >= 0 && age < 24*time.Hour {

@@ -496,6 +496,9 @@ func TestDiagnosisAfterRestart(t *testing.T) {
 			if d := l.wantDiagnosis("house", tt.code); d.Evidence.LastGood == nil || !d.Evidence.LastGood.Equal(last) {
 				t.Errorf("the last good reading was %v: %s", last, l.retained("kmp2mqtt/house/diagnosis"))
 			}
+			if got := l.logs.lines("meter is offline"); len(got) != 1 || !strings.Contains(got[0], "diagnosis="+string(tt.code)) {
+				t.Errorf("the log tells something else: %q", got)
+			}
 			l.stop()
 		}
 	})

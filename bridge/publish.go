@@ -128,6 +128,9 @@ func (p *poller) succeed(d *device, r Reading) (state []byte, again bool) {
 	return messages[0].Payload, again
 }
 
+// maxKeys bounds the keys of a meter's state: several units of each register.
+const maxKeys = 4 * MaxRegisters
+
 // settled leaves out the values that come with another unit for the first time: one wrong byte
 // would make a key of it, so a second reading has to agree. It reports whether there are any.
 func (d *device) settled(values []numbers.Value) (there []numbers.Value, doubtful bool) {
@@ -141,8 +144,10 @@ func (d *device) settled(values []numbers.Value) (there []numbers.Value, doubtfu
 			there = append(there, v)
 			continue
 		}
-		d.units[name] = v.Key
-		doubtful = true
+		if len(d.keys) < maxKeys { // only a meter that has lost its mind has more
+			d.units[name] = v.Key
+			doubtful = true
+		}
 	}
 	return there, doubtful
 }

@@ -183,7 +183,7 @@ func classes() []Class {
 		},
 		{
 			Missed, "One reading without an answer",
-			"The meter answered a moment ago, and once it did not: a request or its answer was lost.",
+			"The meter answered the last time, and this once it did not: a request or its answer was lost.",
 			"Nothing to do, it is tried again at once; if it happens often, look at the link quality and at the place of the head.",
 			[]string{"one failed reading now and then"},
 		},
