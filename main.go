@@ -458,21 +458,30 @@ func identify(ctx context.Context, c *kmp.Conn, m bridge.MeterConfig) (identity,
 	return id, nil
 }
 
+// meet opens the line of a verb and asks who the meter is.
+func (p program) meet(ctx context.Context, line string) (*kmp.Conn, bridge.MeterConfig, identity, error) {
+	c, m, err := p.open(ctx, line)
+	if err != nil {
+		return nil, m, identity{}, err
+	}
+	id, err := identify(ctx, c, m)
+	if err != nil {
+		c.Close()
+	}
+	return c, m, id, err
+}
+
 func (p program) identify(ctx context.Context, args []string) error {
 	fs, asJSON := newFlags("identify")
 	args, err := p.parse(fs, args, 1, 1)
 	if err != nil {
 		return err
 	}
-	c, m, err := p.open(ctx, args[0])
+	c, _, id, err := p.meet(ctx, args[0])
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	id, err := identify(ctx, c, m)
-	if err != nil {
-		return err
-	}
 	if *asJSON {
 		return p.printJSON(id)
 	}
@@ -673,15 +682,11 @@ func (p program) census(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	c, m, err := p.open(ctx, args[0])
+	c, m, id, err := p.meet(ctx, args[0])
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	id, err := identify(ctx, c, m)
-	if err != nil {
-		return err
-	}
 	profile := census.New(*id.Serial)
 	profile.Model = id.model
 	if id.Type != nil {
@@ -691,9 +696,6 @@ func (p program) census(ctx context.Context, args []string) error {
 		fmt.Fprintf(p.err, "asking for %d registers, %d found so far\n", len(ids), len(profile.Registers))
 		return c.GetRegister(ctx, m.Address, ids...)
 	}, &profile)
-	if ctx.Err() != nil {
-		return errInterrupted
-	}
 	if err != nil {
 		return err
 	}
@@ -754,15 +756,11 @@ func (p program) read(ctx context.Context, args []string) error {
 			ids = append(ids, r.ID)
 		}
 	}
-	c, m, err := p.open(ctx, args[0])
+	c, m, id, err := p.meet(ctx, args[0])
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	id, err := identify(ctx, c, m)
-	if err != nil {
-		return err
-	}
 	if len(ids) == 0 {
 		ids = m.Registers
 	}
