@@ -64,6 +64,8 @@ type Config struct {
 	Listen    string     // host:port of the built-in broker
 	Discovery bool       // announce to Home Assistant
 	DataDir   string     // what survives a restart; empty: nothing does
+	HAURL     *url.URL   // Home Assistant, for its statistics; nil: nothing is imported
+	HAToken   string
 	LogLevel  slog.Level
 	LogFormat string // "text" or "json"
 
@@ -77,13 +79,37 @@ type MeterConfig struct {
 	ByteTime  time.Duration // time of one byte on the line
 	Address   kmp.Address
 	Interval  time.Duration
-	Chosen    bool          // somebody chose the interval; else it follows the kind of meter
-	Budget    int           // readings a day; 0: no limit; DefaultBudget: as the kind of meter needs it
-	Continue  bool          // another meter in this place continues the counters of the former
-	Timeout   time.Duration // to the first byte of an answer; 0: the protocol's default
-	Registers []uint16      // empty: the model's usual ones
-	Model     string        // name in package catalog; empty: what the meter says
-	Label     string        // name for people; empty: made from Name
+	Chosen    bool           // somebody chose the interval; else it follows the kind of meter
+	Budget    int            // readings a day; 0: no limit; DefaultBudget: as the kind of meter needs it
+	Continue  bool           // another meter in this place continues the counters of the former
+	Timeout   time.Duration  // to the first byte of an answer; 0: the protocol's default
+	Registers []uint16       // empty: the model's usual ones
+	Model     string         // name in package catalog; empty: what the meter says
+	Label     string         // name for people; empty: made from Name
+	History   HistoryMode    // what is read of the meter's own logs; empty: HistoryGaps
+	Zone      *time.Location // where the meter's clock runs; nil: the local zone
+}
+
+// HistoryMode says what is read of a meter's own logs.
+type HistoryMode string
+
+// The history modes.
+const (
+	// HistoryGaps reads what the bridge missed when contact returns, and once a day what
+	// else is new, so that the rows that are kept have no hole.
+	HistoryGaps HistoryMode = "gaps"
+	// HistoryHour reads every new hour with the next reading.
+	HistoryHour HistoryMode = "hour"
+	// HistoryOff reads nothing.
+	HistoryOff HistoryMode = "off"
+)
+
+// zone is where the meter's clock runs.
+func (m MeterConfig) zone() *time.Location {
+	if m.Zone == nil {
+		return time.Local
+	}
+	return m.Zone
 }
 
 // ConfigError is one thing wrong with the settings. Its text begins with the name of the
@@ -152,6 +178,7 @@ func ParseConfig(environ []string, opts ParseOptions) (Config, error) {
 	if c.LogLevel, err = parseLevel(raw.LogLevel); err != nil {
 		p.fail("LOG_LEVEL", err)
 	}
+	p.homeAssistant(&c, raw)
 	c.LogFormat = strings.ToLower(raw.LogFormat)
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		p.fail("LOG_FORMAT", fmt.Errorf("%q is neither text nor json", raw.LogFormat))
@@ -262,7 +289,7 @@ func (p *parser) show(raw settings) map[string]string {
 		case value == "":
 		case f.secret == "yes":
 			value = redacted
-		case f.secret == "url" || f.name == "METERS":
+		case f.secret == "url" || f.name == "METERS" || f.name == "HA_URL":
 			value = redactURLs(value)
 		}
 		shown[f.name] = value
@@ -419,6 +446,45 @@ func clipTo(s string, most int) string {
 		n--
 	}
 	return s[:n] + "…"
+}
+
+// supervisorURL is where an app of Home Assistant finds it, with the token that the
+// supervisor gives to the app.
+const supervisorURL = "ws://supervisor/core/websocket"
+
+// homeAssistant checks where statistics are imported. What an app gets from the supervisor
+// counts when nothing else is set.
+func (p *parser) homeAssistant(c *Config, raw settings) {
+	address, token := raw.HAURL, raw.HAToken
+	if supervisor := p.environment["SUPERVISOR_TOKEN"]; address == "" && token == "" && supervisor != "" && c.DataDir != "" {
+		address, token = supervisorURL, supervisor
+	}
+	if address == "" && token == "" {
+		return
+	}
+	switch {
+	case address == "":
+		p.fail("HA_URL", errors.New("is missing; with HA_TOKEN, Home Assistant's address is needed as well, such as http://homeassistant.local:8123"))
+		return
+	case token == "":
+		p.fail("HA_TOKEN", errors.New("is missing; make a long-lived access token in Home Assistant, in the profile of an administrator, under Security"))
+	case strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r >= 0x7F }):
+		p.fail("HA_TOKEN", errors.New("holds white space or other characters that no token has"))
+	case c.DataDir == "":
+		p.fail("HA_URL", errors.New("needs DATA_DIR: what is imported is kept there first"))
+	}
+	u, err := url.Parse(address)
+	switch {
+	case err != nil || u.Host == "" || u.Hostname() == "":
+		p.fail("HA_URL", fmt.Errorf("%q is not a URL; write http://homeassistant.local:8123", clip(redactURL(address))))
+	case !slices.Contains([]string{"http", "https", "ws", "wss"}, u.Scheme):
+		p.fail("HA_URL", fmt.Errorf("%q: unknown scheme %q; there are http, https, ws and wss", clip(redactURL(address)), clip(u.Scheme)))
+	case u.User != nil:
+		p.fail("HA_URL", errors.New("holds a user or password; Home Assistant wants HA_TOKEN instead"))
+	case u.RawQuery != "" || u.Fragment != "":
+		p.fail("HA_URL", fmt.Errorf("%q: a query or fragment has no meaning here", clip(redactURL(address))))
+	}
+	c.HAURL, c.HAToken = u, token
 }
 
 // mqtt checks everything that has to do with the broker.
@@ -720,7 +786,7 @@ func parseMeter(word string, parseLine func(string) (string, time.Duration, erro
 		}
 		seen[key] = true
 		switch key {
-		case "interval", "registers", "address", "timeout", "model", "label", "budget", "continue":
+		case "interval", "registers", "address", "timeout", "model", "label", "budget", "continue", "history", "tz":
 			if key == "address" && strings.HasPrefix(base, "sim://") {
 				rest = append(rest, part) // a simulated meter has to know its address as well
 			}
@@ -812,6 +878,15 @@ func (m *MeterConfig) set(option, value string) (err error) {
 			return fmt.Errorf("%q is not a number of readings a day; write 0 (no limit) to %d", clip(value), MaxBudget)
 		}
 		m.Budget = n
+	case "history":
+		m.History = HistoryMode(strings.ToLower(value))
+		if !slices.Contains([]HistoryMode{HistoryGaps, HistoryHour, HistoryOff}, m.History) {
+			return fmt.Errorf("%q is not known; there are gaps, hour and off", clip(value))
+		}
+	case "tz":
+		if m.Zone, err = time.LoadLocation(value); err != nil {
+			return fmt.Errorf("%q is not a time zone; write Europe/Copenhagen or UTC", clip(value))
+		}
 	case "continue":
 		if m.Continue, err = parseBoolean(value); err != nil {
 			return err

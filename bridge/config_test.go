@@ -93,7 +93,7 @@ func TestParseConfigAll(t *testing.T) {
 	certificate, key := testCertificate(t)
 	files := map[string]string{"/pw": "s3cret\r\n", "/ca": certificate, "/cert": certificate, "/key": key}
 	c, errs := parse(t, files,
-		"METERS=house=/dev/ttyUSB0?interval=10m&registers=60,0x44,power&baud=2400&label=Heat%20meter&budget=24\n"+
+		"METERS=house=/dev/ttyUSB0?interval=10m&registers=60,0x44,power&baud=2400&label=Heat%20meter&budget=24&history=hour&tz=UTC\n"+
 			"flat=tcp://u:pw@h:2001?address=0x7F&timeout=500ms&model=603&continue=true&nodelay=1 tcp://h:2002 sim://403",
 		"READ_INTERVAL=1h", "REGISTERS=energy, 80", "MQTT_URL=mqtts://u:p@a mqtt://b:1884 wss://c/mqtt",
 		"MQTT_USERNAME=me", "MQTT_PASSWORD_FILE=/pw", "MQTT_CLIENT_ID=x", "MQTT_TOPIC=heat/house", "MQTT_CA_FILE=/ca",
@@ -104,7 +104,7 @@ func TestParseConfigAll(t *testing.T) {
 	}
 	heat := kmp.HeatMeter
 	want := []MeterConfig{
-		{Name: "house", Line: "/dev/ttyUSB0?baud=2400", Address: heat, Interval: 10 * time.Minute, Registers: []uint16{60, 68, 80}, Label: "Heat meter", Budget: 24},
+		{Name: "house", Line: "/dev/ttyUSB0?baud=2400", Address: heat, Interval: 10 * time.Minute, Registers: []uint16{60, 68, 80}, Label: "Heat meter", Budget: 24, History: HistoryHour, Zone: time.UTC},
 		{Name: "flat", Line: "tcp://u:pw@h:2001?nodelay=1", Address: 0x7F, Interval: time.Hour, Timeout: 500 * time.Millisecond, Registers: []uint16{60, 80}, Model: "603", Continue: true},
 		{Line: "tcp://h:2002", Address: heat, Interval: time.Hour, Registers: []uint16{60, 80}},
 		{Line: "sim://403", Address: heat, Interval: time.Hour, Registers: []uint16{60, 80}, Model: "403"},
@@ -115,7 +115,7 @@ func TestParseConfigAll(t *testing.T) {
 			want[i].Budget = DefaultBudget
 		}
 	}
-	if diff := cmp.Diff(want, c.Meters); diff != "" {
+	if diff := cmp.Diff(want, c.Meters, cmp.Comparer(func(a, b *time.Location) bool { return a == b })); diff != "" {
 		t.Error(diff)
 	}
 	var urls []string
@@ -156,6 +156,14 @@ func TestParseConfigErrors(t *testing.T) {
 		want    []string // substrings, one for each error, in order
 	}{
 		{"nothing", nil, []string{"METERS: is missing"}},
+		{"history", []string{"METERS=house=/dev/ttyUSB0?history=day&tz=Mars/Base"}, []string{`option history: "day" is not known; there are gaps, hour and off`, `option tz: "Mars/Base" is not a time zone`}},
+		{"token alone", []string{meter, "HA_TOKEN=x", "DATA_DIR=/d"}, []string{"HA_URL: is missing"}},
+		{"address alone", []string{meter, "HA_URL=http://h", "DATA_DIR=/d"}, []string{"HA_TOKEN: is missing"}},
+		{"nowhere to keep it", []string{meter, "HA_URL=http://h", "HA_TOKEN=x"}, []string{"HA_URL: needs DATA_DIR"}},
+		{"bad token", []string{meter, "HA_URL=http://h", "HA_TOKEN=a b", "DATA_DIR=/d"}, []string{"HA_TOKEN: holds white space"}},
+		{"bad address", []string{meter, "HA_URL=ftp://h", "HA_TOKEN=x", "DATA_DIR=/d"}, []string{`HA_URL: "ftp://h": unknown scheme "ftp"`}},
+		{"no address", []string{meter, "HA_URL=homeassistant.local", "HA_TOKEN=x", "DATA_DIR=/d"}, []string{`HA_URL: "homeassistant.local" is not a URL`}},
+		{"login in the address", []string{meter, "HA_URL=http://u:secret@h", "HA_TOKEN=x", "DATA_DIR=/d"}, []string{"HA_URL: holds a user or password"}},
 		{"near misses", []string{meter, "MQTT_TOPC=x", "METER=x", "LOG_LEVLE=x", "mqtt_topic=x", "HA_DISCOVRY=x", "MQTT_PASSWRD_FILE=x"}, []string{
 			"HA_DISCOVRY: no such setting; did you mean HA_DISCOVERY?",
 			"LOG_LEVLE: no such setting; did you mean LOG_LEVEL?",
@@ -232,12 +240,46 @@ func TestParseConfigErrors(t *testing.T) {
 	}
 }
 
+// TestHomeAssistantSettings: by hand, or as the supervisor of an app gives them.
+func TestHomeAssistantSettings(t *testing.T) {
+	const meter = "METERS=house=sim://403"
+	for _, tt := range []struct {
+		environ    []string
+		url, token string
+	}{
+		{nil, "", ""},
+		{[]string{"DATA_DIR=/data"}, "", ""},
+		{[]string{"SUPERVISOR_TOKEN=s"}, "", ""}, // nothing is kept: nothing can be imported
+		{[]string{"SUPERVISOR_TOKEN=s", "DATA_DIR=/data"}, "ws://supervisor/core/websocket", "s"},
+		{[]string{"SUPERVISOR_TOKEN=s", "DATA_DIR=/data", "HA_URL=https://ha.example/x", "HA_TOKEN=t"}, "https://ha.example/x", "t"},
+		{[]string{"DATA_DIR=/data", "HA_URL=http://h:8123", "HA_TOKEN_FILE=/token"}, "http://h:8123", "from.file"},
+	} {
+		c, errs := parse(t, map[string]string{"/token": "from.file\n"}, append([]string{meter}, tt.environ...)...)
+		if errs != nil {
+			t.Errorf("%q: %q", tt.environ, errs)
+			continue
+		}
+		got := ""
+		if c.HAURL != nil {
+			got = c.HAURL.String()
+		}
+		if got != tt.url || c.HAToken != tt.token {
+			t.Errorf("%q: %q %q, should be %q %q", tt.environ, got, c.HAToken, tt.url, tt.token)
+		}
+		for name, value := range c.Redacted() {
+			if tt.token != "" && strings.Contains(value, tt.token) && name == "HA_TOKEN" {
+				t.Errorf("%s shows the token", name)
+			}
+		}
+	}
+}
+
 // TestForeignVariables uses names that container platforms, shells and other programs set.
 func TestForeignVariables(t *testing.T) {
 	names := strings.Fields(`PATH HOME USER TERM LANG PWD SHLVL HOSTNAME LOGNAME MAIL EDITOR TZ _ LC_ALL
 		MQTT_PORT MQTT_HOST MQTT_SERVICE_HOST MQTT_SERVICE_PORT MQTT_PORT_1883_TCP MQTT_PORT_1883_TCP_ADDR MQTT_PORT_1883_TCP_PROTO
 		MQTT_USER MQTT_PASS MQTT_QOS MQTT_RETAIN MQTT_CLIENT MQTT_TLS_ENABLED MQTT_TLS_CA_CERT MQTT_AUTHENTICATION
-		HA_TOKEN HA_URL HA_VERSION LOG_FILE LOG_DIR LOG_COLOR REGISTRY KUBERNETES_PORT SUPERVISOR_TOKEN
+		HA_VERSION LOG_FILE LOG_DIR LOG_COLOR REGISTRY KUBERNETES_PORT SUPERVISOR_TOKEN
 		SERIAL_COM_PORT KAMSTRUP_POLL_INTERVAL INVOCATION_ID JOURNAL_STREAM GOCOVERDIR`)
 	environ := []string{"METERS=house=/dev/ttyUSB0"}
 	for _, name := range names {
