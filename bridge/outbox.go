@@ -50,12 +50,14 @@ func (e *MessageError) Unwrap() error { return e.Err }
 // Rank orders what is due: the lower rank is sent first.
 type Rank uint8
 
-// Ranks. Consumers learn what exists before they learn whether it is there, and that before its values.
+// Ranks. Consumers learn what exists before they learn whether it is there, and that before its values. The past can
+// wait for the present.
 const (
 	RankDiscovery Rank = iota
 	RankAvailability
 	RankState
 	RankEvent
+	RankHistory  // messages with Acked
 	rankFarewell // the bridge's own last word
 	ranks        // how many there are
 )
@@ -65,18 +67,28 @@ type Message struct {
 	Topic   string
 	Payload []byte // retained and empty: clears the topic
 	Retain  bool
-	Rank    Rank // of retained messages; all others are RankEvent
+	Rank    Rank // of retained messages; all others are RankEvent, or RankHistory with Acked
+
+	// Acked, of a message that is not retained, is called once the broker has acknowledged it; that is never, where it
+	// never does. Such a message waits however many others come, and is sent again after a connection that ended before
+	// the acknowledgement. It is for its sender not to have more than a few of them. Acked is called without a lock,
+	// from any goroutine, and the bridge's last word waits for its return.
+	Acked func()
 }
 
-// Outbox holds the newest retained message of every topic, and a bounded queue of the others, until a broker has
-// them. Put never blocks. One session at a time takes from it; after every connect everything retained is due again.
+// droppable says whether an outage may push a message out.
+func (m Message) droppable() bool { return !m.Retain && m.Acked == nil }
+
+// Outbox holds the newest retained message of every topic, a bounded queue of the others, and those whose sender waits
+// for the acknowledgement, until a broker has them. Put never blocks. One session at a time takes from it; after every connect everything retained is due again.
 // Never are two messages of one topic in flight, so the broker's last value is always the newest.
 type Outbox struct {
 	mu       sync.Mutex
 	retained map[string]*outEntry
 	queues   [ranks]list.List    // of *outEntry, what is due
 	busy     map[string]outTaken // by topic, what is in flight
-	waiting  int                 // unretained ones in the queues
+	waiting  int                 // those in the queues that an outage may push out
+	owed     int                 // calls of Acked that have not returned
 	versions uint64              // counts Puts
 	epoch    uint64              // counts connects
 	dropped  uint64
@@ -104,7 +116,7 @@ type OutboxStats struct {
 	Topics   int    // retained topics known
 	Due      int    // messages that wait to be sent
 	InFlight int    // messages sent and not yet acknowledged
-	Dropped  uint64 // unretained messages that an outage pushed out, since the start
+	Dropped  uint64 // messages, neither retained nor with Acked, that an outage pushed out, since the start
 }
 
 // NewOutbox returns an empty outbox.
@@ -135,6 +147,7 @@ func (o *Outbox) Put(msgs ...Message) error {
 }
 
 func (o *Outbox) putRetained(m Message) {
+	m.Acked = nil
 	if m.Rank >= ranks {
 		m.Rank = RankEvent
 	}
@@ -154,21 +167,29 @@ func (o *Outbox) putRetained(m Message) {
 }
 
 func (o *Outbox) putUnretained(m Message) {
-	m.Rank = RankEvent
+	m.Rank = RankHistory
+	if m.droppable() {
+		m.Rank = RankEvent
+		o.makeRoom()
+		o.waiting++
+	}
+	o.versions++
+	e := &outEntry{msg: m, version: o.versions}
+	e.place = o.queues[m.Rank].PushBack(e)
+}
+
+// makeRoom drops the oldest events until there is room for one.
+func (o *Outbox) makeRoom() {
 	queue := &o.queues[RankEvent]
 	for place := queue.Front(); place != nil && o.waiting >= maxUnretained; {
 		next := place.Next()
-		if old := place.Value.(*outEntry); !old.msg.Retain {
+		if old := place.Value.(*outEntry); old.msg.droppable() {
 			queue.Remove(place)
 			o.waiting--
 			o.dropped++
 		}
 		place = next
 	}
-	o.versions++
-	e := &outEntry{msg: m, version: o.versions}
-	e.place = queue.PushBack(e)
-	o.waiting++
 }
 
 // Repeat makes the retained messages of some topics due again, as they are now. A topic without one is passed over.
@@ -218,8 +239,10 @@ func (o *Outbox) begin() uint64 {
 	clear(o.busy)
 	slices.SortFunc(lost, func(a, b *outEntry) int { return cmp.Compare(b.version, a.version) })
 	for _, e := range lost {
-		e.place = o.queues[RankEvent].PushFront(e)
-		o.waiting++
+		e.place = o.queues[e.msg.Rank].PushFront(e)
+		if e.msg.droppable() {
+			o.waiting++
+		}
 	}
 	var idle []*outEntry
 	for _, e := range o.retained {
@@ -247,7 +270,7 @@ func (o *Outbox) take(epoch uint64) (outTaken, bool) {
 	for i := range o.queues {
 		queue := &o.queues[i]
 		if o.hurried != (Rank(i) == rankFarewell) {
-			if o.hurried || waiting || len(o.busy) > 0 {
+			if o.hurried || waiting || len(o.busy) > 0 || o.owed > 0 {
 				continue // the last word waits until everything else is said, or is all that is still said
 			}
 		}
@@ -259,7 +282,7 @@ func (o *Outbox) take(epoch uint64) (outTaken, bool) {
 			}
 			queue.Remove(place)
 			e.place = nil
-			if !e.msg.Retain {
+			if e.msg.droppable() {
 				o.waiting--
 			}
 			taken := outTaken{entry: e, msg: e.msg, version: e.version, epoch: epoch}
@@ -273,16 +296,32 @@ func (o *Outbox) take(epoch uint64) (outTaken, bool) {
 // acknowledge says that the broker has a message. A late word from an older connection changes nothing, and a newer
 // message for the same topic stays due.
 func (o *Outbox) acknowledge(taken outTaken) {
+	if !o.landed(taken) || taken.msg.Acked == nil {
+		return
+	}
+	taken.msg.Acked()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if taken.epoch != o.epoch {
-		return
+	o.owed--
+	o.signal()
+}
+
+// landed takes a message out of flight; false when it was not in flight any more.
+func (o *Outbox) landed(taken outTaken) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if taken.epoch != o.epoch || taken.version != o.busy[taken.msg.Topic].version {
+		return false
 	}
 	delete(o.busy, taken.msg.Topic)
 	if taken.msg.Retain && len(taken.msg.Payload) == 0 && taken.entry.version == taken.version {
 		delete(o.retained, taken.msg.Topic)
 	}
+	if taken.msg.Acked != nil {
+		o.owed++
+	}
 	o.signal()
+	return true
 }
 
 // hurry gives up everything but the farewell, which then waits for nothing: for a stop that takes too long.

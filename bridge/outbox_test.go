@@ -188,6 +188,115 @@ func TestOutboxDropsTheOldestEvents(t *testing.T) {
 	}
 }
 
+// ackedMsg is a message that notes its acknowledgement.
+func ackedMsg(topic, payload string, acked *[]string) Message {
+	return Message{Topic: topic, Payload: []byte(payload), Acked: func() { *acked = append(*acked, payload) }}
+}
+
+func TestOutboxAcked(t *testing.T) {
+	box := NewOutbox()
+	var acked []string
+	putAll(t, box, ackedMsg("h", "1", &acked), ackedMsg("h", "2", &acked), ackedMsg("i", "1", &acked))
+	for i := range maxUnretained + 10 {
+		putAll(t, box, eventMsg("e", fmt.Sprint(i)))
+	}
+	putAll(t, box, retainedMsg("s", "1", RankState), retainedMsg("d", "1", RankDiscovery))
+	old := box.begin()
+	got := []string{}
+	for range 2 + maxUnretained { // all of those are sent first
+		taken, ok := box.take(old)
+		if !ok {
+			t.Fatal("nothing to take")
+		}
+		got = append(got, taken.msg.Topic)
+		box.acknowledge(taken)
+	}
+	if got[0] != "d" || got[1] != "s" || slices.Contains(got, "h") || box.Stats().Dropped != 10 {
+		t.Errorf("taken %q, dropped %d", got, box.Stats().Dropped)
+	}
+
+	first, _ := box.take(old)
+	other, _ := box.take(old)
+	if got := []string{first.msg.Topic, other.msg.Topic}; !slices.Equal(got, []string{"h", "i"}) {
+		t.Fatalf("taken %q", got)
+	}
+	if taken, ok := box.take(old); ok {
+		t.Errorf("took %s while its topic is in flight", taken.msg.Topic)
+	}
+	box.acknowledge(other)
+	if !slices.Equal(acked, []string{"1"}) {
+		t.Errorf("acknowledged %q", acked)
+	}
+
+	// The connection ends: what was not acknowledged is sent again, before what came after it.
+	acked = nil
+	epoch := box.begin()
+	box.acknowledge(first) // of the old connection
+	if acked != nil {
+		t.Errorf("a late acknowledgement counted: %q", acked)
+	}
+	if diff := cmp.Diff([]string{"d=1", "s=1", "h=1", "h=2"}, drainBox(box, epoch)); diff != "" {
+		t.Error(diff)
+	}
+	if !slices.Equal(acked, []string{"1", "2"}) {
+		t.Errorf("acknowledged %q", acked)
+	}
+	if diff := cmp.Diff(OutboxStats{Topics: 2, Dropped: 10}, box.Stats()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// One message in flight may be acknowledged twice, another be sent from within the call, and neither a retained message
+// nor a hurried end makes one.
+func TestOutboxAckedOnce(t *testing.T) {
+	box := NewOutbox()
+	epoch := box.begin()
+	calls := 0
+	retained := retainedMsg("r", "1", RankHistory)
+	retained.Acked = func() { t.Error("Acked of a retained message") }
+	putAll(t, box, retained, Message{Topic: "h", Acked: func() {
+		calls++
+		putAll(t, box, Message{Topic: "h", Payload: []byte("2"), Acked: func() { calls++ }})
+	}})
+	first, _ := box.take(epoch)
+	box.acknowledge(first)
+	first, _ = box.take(epoch)
+	box.acknowledge(first)
+	second, _ := box.take(epoch)
+	box.acknowledge(first)
+	if calls != 1 || box.Stats().InFlight != 1 {
+		t.Errorf("%d calls, %d in flight, want 1 and 1", calls, box.Stats().InFlight)
+	}
+	putAll(t, box, retainedMsg("k/bridge/state", "offline", rankFarewell))
+	box.hurry()
+	if diff := cmp.Diff([]string{"k/bridge/state=offline"}, drainBox(box, epoch)); diff != "" {
+		t.Error(diff)
+	}
+	if string(second.msg.Payload) != "2" || calls != 1 {
+		t.Errorf("%d calls for %q, want none", calls-1, second.msg.Payload)
+	}
+}
+
+// The last word waits for whoever is told of an acknowledgement, unless there is no time.
+func TestOutboxFarewellWaitsForAcked(t *testing.T) {
+	box := NewOutbox()
+	epoch := box.begin()
+	called, back := make(chan struct{}), make(chan struct{})
+	putAll(t, box, Message{Topic: "h", Acked: func() { close(called); <-back }}, retainedMsg("bye", "1", rankFarewell))
+	taken, _ := box.take(epoch)
+	returned := make(chan struct{})
+	go func() { box.acknowledge(taken); close(returned) }()
+	<-called
+	if _, ok := box.take(epoch); ok {
+		t.Error("the last word did not wait")
+	}
+	close(back)
+	<-returned
+	if diff := cmp.Diff([]string{"bye=1"}, drainBox(box, epoch)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestOutboxRankMayChange(t *testing.T) {
 	box := NewOutbox()
 	putAll(t, box, retainedMsg("x", "1", RankState), retainedMsg("y", "1", RankState), retainedMsg("x", "2", rankFarewell))
@@ -256,7 +365,7 @@ func TestOutboxKeepsItsOwnPayload(t *testing.T) {
 }
 
 // Random life: whatever happens between, after a last quiet drain a broker that applies what is taken in the order of
-// taking has the newest of everything.
+// taking has the newest of everything, and every acknowledgement that was asked for has come once.
 func TestOutboxRandom(t *testing.T) {
 	for seed := range uint64(200) {
 		rng := rand.New(rand.NewPCG(seed, 1))
@@ -265,6 +374,7 @@ func TestOutboxRandom(t *testing.T) {
 		newest, broker := map[string]string{}, map[string]string{}
 		var flying []outTaken
 		events, eventsSeen := 0, map[string]bool{}
+		rows, acked := 0, map[int]int{}
 		apply := func(taken outTaken) {
 			switch {
 			case !taken.msg.Retain:
@@ -289,6 +399,9 @@ func TestOutboxRandom(t *testing.T) {
 			case 3:
 				events++
 				putAll(t, box, eventMsg("e", fmt.Sprint(events)))
+				rows++
+				row := rows
+				putAll(t, box, Message{Topic: fmt.Sprint("h", rows%3), Payload: []byte(fmt.Sprint("row ", row)), Acked: func() { acked[row]++ }})
 			case 4, 5:
 				if taken, ok := box.take(epoch); ok {
 					if slices.ContainsFunc(flying, func(f outTaken) bool { return f.epoch == epoch && f.msg.Topic == taken.msg.Topic }) {
@@ -328,8 +441,13 @@ func TestOutboxRandom(t *testing.T) {
 		if diff := cmp.Diff(newest, broker); diff != "" {
 			t.Fatalf("seed %d: %s", seed, diff)
 		}
-		if len(eventsSeen) != events {
-			t.Fatalf("seed %d: %d of %d events", seed, len(eventsSeen), events)
+		if len(eventsSeen) != events+rows {
+			t.Fatalf("seed %d: %d of %d events and rows", seed, len(eventsSeen), events+rows)
+		}
+		for row := range rows {
+			if acked[row+1] != 1 {
+				t.Fatalf("seed %d: row %d of %d acknowledged %d times", seed, row+1, rows, acked[row+1])
+			}
 		}
 		if box.Len() != 0 {
 			t.Fatalf("seed %d: Len() = %d", seed, box.Len())
