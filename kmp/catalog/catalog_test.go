@@ -699,7 +699,7 @@ func TestParseErrors(t *testing.T) {
 	const (
 		registers  = "id,hex,name,title,description,unit,kind,rare,models,label,notes,source\n"
 		units      = "code,hex,symbol,suffix,shift,meaning,notes,source\n"
-		models     = "name,title,family,like,baud,interval_s,usual_min,registers,notes,source\n"
+		models     = "name,title,family,like,baud,interval_s,usual_min,registers,logs,notes,source\n"
 		types      = "pattern,model,meaning,source\n"
 		infoTables = "name,title,format,models,registers,classes,notes\n"
 		infoCodes  = "table,code,meaning,source\n"
@@ -709,7 +709,7 @@ func TestParseErrors(t *testing.T) {
 	good := map[string]string{
 		"registers.csv":  registers + energy,
 		"units.csv":      units + "8,0x08,GJ,gj,0,GJ,,manual\n",
-		"models.csv":     models + "403,MULTICAL 403,heat,,1200,32,30,60,,manual\n",
+		"models.csv":     models + "403,MULTICAL 403,heat,,1200,32,30,60,meter,,manual\n",
 		"typecodes.csv":  types + "0001,403,MULTICAL 403,manual\n",
 		"infotables.csv": infoTables + flags,
 		"infocodes.csv":  infoCodes + "bits,bit 0,on,manual\n",
@@ -733,13 +733,14 @@ func TestParseErrors(t *testing.T) {
 		{"unit twice", "units.csv", units + strings.Repeat("8,0x08,GJ,gj,0,GJ,,manual\n", 2), "row 3: unit 8"},
 		{"unit without meaning", "units.csv", units + "8,0x08,GJ,gj,0,,,manual\n", "column meaning"},
 		{"unit without source", "units.csv", units + "8,0x08,GJ,gj,0,GJ,,\n", "has a source"},
-		{"model speed", "models.csv", models + "403,MULTICAL 403,heat,,fast,32,30,60,,manual\n", "column baud"},
-		{"model family", "models.csv", models + "403,MULTICAL 403,gas,,1200,32,30,60,,manual\n", `family "gas"`},
-		{"model interval", "models.csv", models + "403,MULTICAL 403,heat,,1200,32s,30,60,,manual\n", "column interval_s"},
-		{"model usual interval", "models.csv", models + "403,MULTICAL 403,heat,,1200,32,half an hour,60,,manual\n", "column usual_min"},
-		{"model register", "models.csv", models + "403,MULTICAL 403,heat,,1200,32,30,6O,,manual\n", "column registers"},
-		{"model unknown register", "models.csv", models + "403,MULTICAL 403,heat,,1200,32,30,61,,manual\n", "61 is not in registers.csv"},
-		{"model twice", "models.csv", models + strings.Repeat("403,MULTICAL 403,heat,,1200,32,30,60,,manual\n", 2), "model 403"},
+		{"model speed", "models.csv", models + "403,MULTICAL 403,heat,,fast,32,30,60,meter,,manual\n", "column baud"},
+		{"model family", "models.csv", models + "403,MULTICAL 403,gas,,1200,32,30,60,meter,,manual\n", `family "gas"`},
+		{"model interval", "models.csv", models + "403,MULTICAL 403,heat,,1200,32s,30,60,meter,,manual\n", "column interval_s"},
+		{"model usual interval", "models.csv", models + "403,MULTICAL 403,heat,,1200,32,half an hour,60,meter,,manual\n", "column usual_min"},
+		{"model register", "models.csv", models + "403,MULTICAL 403,heat,,1200,32,30,6O,meter,,manual\n", "column registers"},
+		{"model logs", "models.csv", models + "403,MULTICAL 403,heat,,1200,32,30,60,somewhere,,manual\n", "column logs"},
+		{"model unknown register", "models.csv", models + "403,MULTICAL 403,heat,,1200,32,30,61,meter,,manual\n", "61 is not in registers.csv"},
+		{"model twice", "models.csv", models + strings.Repeat("403,MULTICAL 403,heat,,1200,32,30,60,meter,,manual\n", 2), "model 403"},
 		{"type pattern", "typecodes.csv", types + "001,403,MULTICAL 403,manual\n", "pattern"},
 		{"type digit", "typecodes.csv", types + "00g1,403,MULTICAL 403,manual\n", "pattern"},
 		{"type model", "typecodes.csv", types + "0001,404,MULTICAL 404,manual\n", `model "404"`},

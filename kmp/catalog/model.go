@@ -37,11 +37,27 @@ type Model struct {
 	// [EachTime] first, one request of 8, two or three, a coarse counter and its fine
 	// twin side by side in the first; behind them those of [Daily].
 	Registers []uint16
+	// Logs says how its own logs are read.
+	Logs LogAccess
 	// Notes holds what else an owner should know.
 	Notes string
 	// Source says where this is known from, separated by "; ".
 	Source string
 }
+
+// LogAccess says how a meter's logs are read.
+type LogAccess string
+
+// The ways to a meter's logs.
+const (
+	// LogsUnknown: no source tells of a way to read them.
+	LogsUnknown LogAccess = ""
+	// LogsInMeter: by the logger command B8, at the meter's own address.
+	LogsInMeter LogAccess = "meter"
+	// LogsInModule: by the commands A0 to A3, at the address of a logger module, which the
+	// meter may lack.
+	LogsInModule LogAccess = "module"
+)
 
 // Models returns all models, ordered by name. The slice and what it holds are the
 // caller's own.
@@ -114,6 +130,9 @@ func (t *tables) addModel(r row) error {
 	}
 	if !slices.Contains(Families(), m.Family) {
 		return fmt.Errorf("family %q is not known", m.Family)
+	}
+	if m.Logs = LogAccess(r["logs"]); !slices.Contains([]LogAccess{LogsUnknown, LogsInMeter, LogsInModule}, m.Logs) {
+		return fmt.Errorf("column logs: %q is not known", m.Logs)
 	}
 	m.Battery = m.Family != Electricity
 	minutes, err := r.number("usual_min", 16)
