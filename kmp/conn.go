@@ -220,8 +220,13 @@ func (q *GetRegisterRequest) check(a Answer) error {
 	if !ok {
 		return nil // a type of the caller's own, who knows what it holds
 	}
-	missing := slices.Clone(q.IDs)
-	for _, r := range answer.Registers {
+	return checkIDs(q.IDs, answer.Registers)
+}
+
+// checkIDs refuses registers that are not among ids, or are more often than there.
+func checkIDs(ids []uint16, registers []Register) error {
+	missing := slices.Clone(ids)
+	for _, r := range registers {
 		i := slices.Index(missing, r.ID)
 		if i < 0 {
 			return fmt.Errorf("%w: register %d", ErrForeign, r.ID)
@@ -256,7 +261,7 @@ func (c *Conn) Do(ctx context.Context, addr Address, req Request, ans Answer) er
 		if err = c.attempt(ctx, addr, req, ans); err == nil {
 			return nil
 		}
-		if attempts > c.opts.Retries || !(errors.Is(err, ErrNoReply) || errors.Is(err, ErrForeign) || errors.Is(err, ErrCodec)) {
+		if attempts > c.opts.Retries || acknowledged(req.Command()) || !(errors.Is(err, ErrNoReply) || errors.Is(err, ErrForeign) || errors.Is(err, ErrCodec)) {
 			break
 		}
 		c.count(func(s *Stats) { s.Retries++ })
@@ -265,6 +270,15 @@ func (c *Conn) Do(ctx context.Context, addr Address, req Request, ans Answer) er
 		Command: req.Command(), Address: addr, Request: bytes.Clone(c.out), Received: bytes.Clone(c.received),
 		Echo: c.echoed == len(c.out), Attempts: attempts, Err: err,
 	}
+}
+
+// acknowledged reports whether a command is answered by the byte 06 alone.
+func acknowledged(cmd Command) bool { return cmd == CmdSetClock || cmd == CmdPutRegister }
+
+// answers reports whether an answer's command fits that of the request. 5512-447
+// prints the answer to 9C with 9B; whether meters do that is not known.
+func answers(got, asked Command) bool {
+	return got == asked || asked == CmdClearEventStatus && got == CmdGetEventStatus
 }
 
 // about names a request in an error.
@@ -316,14 +330,17 @@ func (c *Conn) attempt(ctx context.Context, addr Address, req Request, ans Answe
 	err := c.settle(ctx)
 	if err == nil {
 		c.ear.expect(addr, req.Command())
+		c.reader.acks = acknowledged(req.Command())
 		err = c.send(ctx)
 	}
 	if err == nil {
 		err = c.receive(ctx, addr, req, ans)
 	}
 	if err == nil {
-		c.pace.good(c.ear.began.Sub(c.left), c.ear.pause)
-		c.tell()
+		if !c.reader.acks {
+			c.pace.good(c.ear.began.Sub(c.left), c.ear.pause)
+			c.tell()
+		}
 		// One byte time has to pass before the next request, and a tenth for clocks
 		// that differ. It starts well within 1.6 s: the meter need not wake again.
 		c.ready, c.unquiet = time.Now().Add(c.opts.ByteTime+c.opts.ByteTime/10), false
@@ -440,11 +457,19 @@ func (c *Conn) receive(ctx context.Context, addr Address, req Request, ans Answe
 			}
 		}
 		switch {
+		case errors.Is(err, ErrAck):
+			if c.isAck() {
+				c.wake(time.Now())
+				c.count(func(s *Stats) { s.Answers++ })
+				return nil
+			}
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			if reason == nil {
 				reason = c.silence()
-				c.owed++
-				c.gaveUp = time.Now()
+				if !c.reader.acks {
+					c.owed++
+					c.gaveUp = time.Now()
+				}
 			}
 			return reason
 		case errors.Is(err, ErrCodec), errors.Is(err, ErrForeign):
@@ -476,12 +501,23 @@ func (c *Conn) silence() error {
 	return ErrNoReply
 }
 
+// isAck reports whether the 06 that has just been read, outside of any frame, is an
+// acknowledgement: nothing came outside of frames before it but the echo and bytes 00.
+// Noise that happens to be 06 must not say that a clock was set.
+func (c *Conn) isAck() bool {
+	other := c.reader.stray - 1
+	if c.echoed == len(c.out) {
+		other -= len(c.out) - bytes.Count(c.out, []byte{0})
+	}
+	return other == 0
+}
+
 // accept decodes a good frame as the answer, or says why it is not.
 func (c *Conn) accept(f Frame, addr Address, req Request, ans Answer) error {
 	if f.Address != addr {
 		return &FrameError{DataLink, 0, &AddressError{Want: addr, Got: f.Address}}
 	}
-	if f.Command != req.Command() {
+	if !answers(f.Command, req.Command()) {
 		return &FrameError{Application, 1, fmt.Errorf("%w: %s", ErrForeign, f.Command)}
 	}
 	if err := ans.DecodeData(bytes.Clone(f.Data)); err != nil {

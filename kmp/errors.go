@@ -25,6 +25,9 @@ var (
 	ErrTooLong = errors.New("kmp: frame too long")
 	// ErrUnknownCommand says that no message is known for a command id.
 	ErrUnknownCommand = errors.New("kmp: unknown command")
+	// ErrUnknownLayout says that a logger sub-command is known by its name alone. It
+	// matches [ErrUnknownCommand].
+	ErrUnknownLayout = fmt.Errorf("%w: no public layout", ErrUnknownCommand)
 	// ErrForeign says that a valid frame is not the answer to the request: another
 	// command, or registers that were not asked for (a late or repeated answer).
 	ErrForeign = errors.New("kmp: answer to something else")
@@ -181,6 +184,20 @@ func (e *ExponentError) Error() string {
 
 // Is makes every ExponentError match [ErrCodec].
 func (e *ExponentError) Is(target error) bool { return target == ErrCodec }
+
+// FormatError is a register in a row of a log that is not of its first row's format.
+type FormatError struct {
+	Want, Got Register // the first row's, the row's
+}
+
+// Error implements error.
+func (e *FormatError) Error() string {
+	return fmt.Sprintf("kmp: register %d, unit %02X, SiEx %02X in a row, %d, %02X, %02X in the first",
+		e.Got.ID, byte(e.Got.Unit), e.Got.SiEx, e.Want.ID, byte(e.Want.Unit), e.Want.SiEx)
+}
+
+// Is makes every FormatError match [ErrCodec].
+func (e *FormatError) Is(target error) bool { return target == ErrCodec }
 
 // shownBytes is how many of the bytes that came stand in an error's text: more than an
 // echo and the head of an answer.

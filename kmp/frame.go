@@ -236,6 +236,8 @@ type Reader struct {
 	offset  int    // bytes of it on the wire, 0 while hunting
 	escaped bool
 	skipped uint64
+	acks    bool // an acknowledgement outside of frames is worth an ErrAck
+	stray   int  // bytes outside of frames since the last Reset, 00 not counted
 }
 
 // NewReader returns a Reader of the frames that src carries in direction dir.
@@ -300,7 +302,7 @@ func (r *Reader) Skipped() uint64 { return r.skipped }
 // Reset forgets what was read and not returned, a frame in progress included.
 func (r *Reader) Reset() {
 	r.skipped += uint64(r.w - r.r + r.offset)
-	r.r, r.w, r.offset = 0, 0, 0
+	r.r, r.w, r.offset, r.stray = 0, 0, 0, 0
 }
 
 // push takes one byte of the stream; done means that the frame in progress is whole.
@@ -314,6 +316,12 @@ func (r *Reader) push(b byte) (done bool, err error) {
 		return false, err
 	case !r.InFrame():
 		r.skipped++
+		if b != 0 {
+			r.stray++
+		}
+		if b == Ack && r.acks {
+			return false, ErrAck
+		}
 		return false, nil
 	}
 	at := r.offset

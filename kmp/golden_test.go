@@ -2,12 +2,10 @@ package kmp
 
 import (
 	"bytes"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"os"
 	"reflect"
-	"slices"
 	"testing"
 )
 
@@ -50,6 +48,12 @@ type (
 		cmd  Command
 		data string
 	}
+	// goldenMalformed is a good frame whose data is not what its command promises.
+	goldenMalformed struct {
+		data   string
+		offset int
+		err    error
+	}
 	// goldenError is a frame that must fail: why, where.
 	goldenError struct {
 		layer  Layer
@@ -81,8 +85,14 @@ func golden(t testing.TB) map[string]goldenPair {
 	one := func(id uint16, unit Unit, width int, v Value) goldenRegisters {
 		return goldenRegisters{{id, unit, width, v}}
 	}
-	const records = "010210F3003C080400FF0686620044270400E993DC05" + "10F4B50A5C5E93E05047" + "10F5CF065396F2584C96" + "10F5110200"
-	clock := goldenFrameOnly{0x09, "0001144A00027715"}
+	clock := &SetClockRequest{Date{2007, 7, 30}, Clock{16, 15, 57}}
+	row := func(id uint32, energy, volume string) LogRow {
+		return LogRow{id, []Register{{60, UnitGJ, 0, unhex(t, energy)}, {68, UnitLitre, 0, unhex(t, volume)}}}
+	}
+	records := LogRecords{LogID: 1, LastRead: 0x10F5, Newest: 0x1102, Rows: []LogRow{
+		row(0x10F3, "FF068662", "E993DC05"), row(0x10F4, "B50A5C5E", "93E05047"), row(0x10F5, "CF065396", "F2584C96"),
+	}}
+	day := LogTime{Date: Date{2007, 5, 24}, Clock: Clock{10, 30, 0}}
 
 	return map[string]goldenPair{
 		"doc-gettype":            {0, &GetTypeRequest{}, &GetTypeAnswer{0x0004, Revision{6, 1}}},
@@ -94,14 +104,20 @@ func golden(t testing.TB) map[string]goldenPair {
 		"doc-getregister-80-misprint": {0, nil, goldenError{DataLink, 11, &ChecksumError{0x6303, 0xF38A}}},
 		"pykmp-client-gettype-addr3a": {0x3A, &GetTypeRequest{}, &GetSerialNoAnswer{1234567}},
 
-		"pykmp-docs-1002":      {0, ask(1002), one(1002, UnitClock, 4, Clock{20, 2, 43})},
-		"jkt-req-346-154":      {0, ask(346, 154), nil},
-		"jkt-1001":             {0, ask(1001), one(1001, UnitNumber, 4, n("0"))},
-		"jkt-logcfg-year":      {0, goldenFrameOnly{0xB8, "0502"}, goldenFrameOnly{0xB8, "0502010101010000010001000014" + "2B003C003F0061006E00400041016A00440054005501710063007B017F007C007D0180007E007F0181008000810182008203EC00AF005E003D003E005F006001D901DA004500E000E10048004902030152015C03EB03EA"}},
+		"pykmp-docs-1002": {0, ask(1002), one(1002, UnitClock, 4, Clock{20, 2, 43})},
+		"jkt-req-346-154": {0, ask(346, 154), nil},
+		"jkt-1001":        {0, ask(1001), one(1001, UnitNumber, 4, n("0"))},
+		"jkt-logcfg-year": {0, &LogConfigRequest{LogYear}, &LogConfigAnswer{LogConfig{
+			Log: LogYear, TargetDates: [2]MonthDay{{1, 1}, {}}, Formats: [4]byte{1, 1, 1, 1}, Depth: 20,
+			Registers: []uint16{
+				60, 63, 97, 110, 64, 65, 362, 68, 84, 85, 369, 99, 123, 383, 124, 125, 384, 126, 127, 385, 128, 129, 386, 130, 1004, 175,
+				94, 61, 62, 95, 96, 473, 474, 69, 224, 225, 72, 73, 515, 338, 348, 1003, 1002,
+			},
+		}}},
 		"jkt-bad-cid-ff":       {0xFF, goldenFrameOnly{0xFF, ""}, goldenFrameOnly{0xFF, ""}},
 		"jkt-bad-subcmd":       {0, goldenFrameOnly{0xB8, "FF02"}, nil},
-		"jkt-bad-logger":       {0, goldenFrameOnly{0xB8, "05FF"}, nil},
-		"jkt-bad-len-long":     {0, goldenFrameOnly{0xB8, "0707FFFF00010103EA00"}, nil},
+		"jkt-bad-logger":       {0, &LogConfigRequest{0xFF}, nil},
+		"jkt-bad-len-long":     {0, goldenMalformed{"0707FFFF00010103EA00", 11, &LengthError{What: "log request", Want: 9, Got: 10}}, nil},
 		"jkt-bad-len-short":    {0, goldenError{Physical, 12, errUnstuffed}, nil},
 		"jkt-stuffing-bug":     {0, nil, goldenError{DataLink, 11, &ChecksumError{0x8B0E, 0x0FC8}}},
 		"ml-serial":            {0, nil, &GetSerialNoAnswer{6892850}},
@@ -134,16 +150,35 @@ func golden(t testing.TB) map[string]goldenPair {
 		"k382-real-1010":       {0, ask(1010), one(1010, UnitNumber, 10, n("15085488"))},
 		"k382-real-1005":       {0, ask(1005), one(1005, UnitNumber, 4, n("53011401"))},
 
-		"jkt-log-id-past-year":    {0, goldenFrameOnly{0xB8, "06020000000200020103EB"}, goldenFrameOnly{0xB8, "0602000201000000020000000200C0" + "03EB3004000003F805" + "0003D0F5"}},
+		"jkt-log-id-past-year": {0, &LogByIDRequest{LogYear, 2, 2, []uint16{1003}}, &LogByIDAnswer{LogPage{
+			Log: LogYear, First: 2, Newest: 2, Info: LogAtNewest | LogAtOldest, Rows: []LogRow{
+				{2, []Register{{1003, UnitDate, 0, unhex(t, "0003F805")}}},
+				{1, []Register{{1003, UnitDate, 0, unhex(t, "0003D0F5")}}},
+			},
+		}}},
+		"jkt-log-last-empty": {0, &LogLastRequest{LogMinute2, 0xFFFF, 1, []uint16{1002}}, &LogLastAnswer{LogPage{
+			Log: LogMinute2, Info: LogEmpty, Rows: []LogRow{{0, []Register{{1002, UnitClock, 0, make([]byte, 4)}}}},
+		}}},
 		"tasmota38-74-60-123":     {0, ask(74, 60, 123), goldenRegisters{{74, UnitLitrePerH, 2, n("5")}, {60, UnitMWh, 4, n("55.648")}, {123, UnitDate, 4, Date{2022, 1, 12}}}},
 		"tasmota38-74-68-123b":    {0, ask(74, 68, 123), goldenRegisters{{74, UnitLitrePerH, 2, n("231")}, {68, UnitCubicMetre, 4, n("1917.60")}, {123, UnitDate, 4, Date{2022, 1, 12}}}},
 		"flowiq2200-a0-unstuffed": {0, goldenError{Physical, 8, errUnstuffed}, nil},
-		"flowiq2200-a0-echo":      {0, goldenFrameOnly{0xA0, "010100440C80170509172D000000"}, nil},
-		"doc-a0":                  {LoggerTop, goldenFrameOnly{0xA0, "0102003C004403800705180A1E000000"}, goldenFrameOnly{0xA0, records}},
-		"doc-a1":                  {LoggerTop, goldenFrameOnly{0xA1, "0102003C00440380"}, goldenFrameOnly{0xA1, records}},
-		"doc-a2":                  {LoggerTop, goldenFrameOnly{0xA2, "0102003C0044038010F3"}, goldenFrameOnly{0xA2, records}},
-		"doc-9b":                  {LoggerTop, goldenFrameOnly{0x9B, ""}, goldenFrameOnly{0x9B, "00000100"}},
-		"doc-9c":                  {LoggerTop, goldenFrameOnly{0x9C, "0000010000000000"}, goldenFrameOnly{0x9B, "00000000"}},
+		"flowiq2200-a0-echo": {0, &LogRecordsRequest{
+			Kind: CmdGetLogTimePresent, LogID: 1, IDs: []uint16{68}, Records: 12, MaxLength: 128, Time: LogTime{Date: Date{2023, 5, 9}, Clock: Clock{23, 45, 0}},
+		}, nil},
+		"doc-a0": {
+			LoggerTop, &LogRecordsRequest{Kind: CmdGetLogTimePresent, LogID: 1, IDs: []uint16{60, 68}, Records: 3, MaxLength: 128, Time: day},
+			&LogRecordsAnswer{CmdGetLogTimePresent, records},
+		},
+		"doc-a1": {
+			LoggerTop, &LogRecordsRequest{Kind: CmdGetLogLastPresent, LogID: 1, IDs: []uint16{60, 68}, Records: 3, MaxLength: 128},
+			&LogRecordsAnswer{CmdGetLogLastPresent, records},
+		},
+		"doc-a2": {
+			LoggerTop, &LogRecordsRequest{Kind: CmdGetLogIDPresent, LogID: 1, IDs: []uint16{60, 68}, Records: 3, MaxLength: 128, Record: 0x10F3},
+			&LogRecordsAnswer{CmdGetLogIDPresent, records},
+		},
+		"doc-9b": {LoggerTop, &GetEventStatusRequest{}, &GetEventStatusAnswer{EventStatus{2: EventIntervalLog}}},
+		"doc-9c": {LoggerTop, &ClearEventStatusRequest{Conditional: EventStatus{2: EventIntervalLog}}, &GetEventStatusAnswer{}},
 	}
 }
 
@@ -223,6 +258,11 @@ func checkGolden(t *testing.T, dir Direction, addr Address, text string, crcOK *
 			t.Errorf("%s: error %v, want ErrUnknownCommand", dir, err)
 		}
 		return
+	case goldenMalformed:
+		if w := (&FrameError{Application, want.offset, want.err}); !bytes.Equal(f.Data, unhex(t, want.data)) || !reflect.DeepEqual(err, error(w)) {
+			t.Errorf("%s: data % X, error %v, want %s, %v", dir, f.Data, err, want.data, w)
+		}
+		return
 	case goldenRegisters:
 		if err != nil {
 			t.Fatalf("%s: %v", dir, err)
@@ -275,45 +315,6 @@ func TestGoldenContents(t *testing.T) {
 		var a GetTypeAnswer
 		if err := a.DecodeData(data(frames["doc-gettype"].Response)); err != nil || a.Revision.String() != "F1" {
 			t.Errorf("revision %s (error %v), want F1", a.Revision, err)
-		}
-	})
-	t.Run("SetClock", func(t *testing.T) {
-		d := data(frames["doc-setclock-corrected"].Request)
-		date, err := Register{Unit: UnitDate, Raw: d[:4]}.Value()
-		if err != nil || date != (Date{2007, 7, 30}) {
-			t.Errorf("date %v (error %v)", date, err)
-		}
-		clock, err := Register{Unit: UnitClock, Raw: d[4:]}.Value()
-		if err != nil || clock != (Clock{16, 15, 57}) {
-			t.Errorf("clock %v (error %v)", clock, err)
-		}
-	})
-	t.Run("logger configuration", func(t *testing.T) {
-		d := data(frames["jkt-logcfg-year"].Response)
-		want := []uint16{
-			60, 63, 97, 110, 64, 65, 362, 68, 84, 85, 369, 99, 123, 383, 124, 125, 384, 126, 127, 385, 128, 129, 386, 130, 1004, 175,
-			94, 61, 62, 95, 96, 473, 474, 69, 224, 225, 72, 73, 515, 338, 348, 1003, 1002,
-		}
-		list := d[len(d)-2*len(want):]
-		var got []uint16
-		for id := range slices.Chunk(list, 2) {
-			got = append(got, binary.BigEndian.Uint16(id))
-		}
-		head := d[:len(d)-len(list)]
-		if n := head[len(head)-1]; int(n) != len(want) || !slices.Equal(got, want) {
-			t.Errorf("%d registers %v, want %v", n, got, want)
-		}
-		if depth := binary.BigEndian.Uint16(head[len(head)-3:]); depth != 20 {
-			t.Errorf("depth %d, want 20", depth)
-		}
-	})
-	t.Run("logger dates", func(t *testing.T) {
-		d := data(frames["jkt-log-id-past-year"].Response)
-		for i, want := range []Date{{2026, 1, 1}, {2025, 1, 1}} {
-			raw := d[len(d)-8:][4*i:][:4]
-			if got, err := (Register{Unit: UnitDate, Raw: raw}).Value(); err != nil || got != want {
-				t.Errorf("date %v (error %v), want %v", got, err, want)
-			}
 		}
 	})
 	t.Run("shortened frame", func(t *testing.T) {

@@ -9,21 +9,32 @@ import (
 // answer carries the command of its request.
 type Command byte
 
-// The commands whose messages this package encodes and decodes (5512-447 section 6.2).
+// The commands whose messages this package encodes and decodes (5512-447 sections 6.2 and 6.3).
 const (
-	CmdGetType     Command = 0x01
-	CmdGetSerialNo Command = 0x02
-	CmdGetRegister Command = 0x10
+	CmdGetType           Command = 0x01
+	CmdGetSerialNo       Command = 0x02
+	CmdSetClock          Command = 0x09
+	CmdGetRegister       Command = 0x10
+	CmdPutRegister       Command = 0x11
+	CmdGetEventStatus    Command = 0x9B
+	CmdClearEventStatus  Command = 0x9C
+	CmdGetLogTimePresent Command = 0xA0
+	CmdGetLogLastPresent Command = 0xA1
+	CmdGetLogIDPresent   Command = 0xA2
+	CmdGetLogTimePast    Command = 0xA3
+	CmdLogger            Command = 0xB8 // not in the document; see LogCommand
 )
 
 // commandNames has every command id with a known name, for logs and explanations;
 // that a name is known does not mean that its messages are.
 var commandNames = map[Command]string{
-	CmdGetType: "GetType", CmdGetSerialNo: "GetSerialNo", CmdGetRegister: "GetRegister",
-	0x07: "Reset", 0x09: "SetClock", 0x11: "PutRegister", 0x92: "Login",
-	0x97: "SetCutOffState", 0x98: "GetCutOffState", 0x9B: "GetEventStatus", 0x9C: "ClearEventStatus",
-	0xA0: "GetLogTimePresent", 0xA1: "GetLogLastPresent", 0xA2: "GetLogIDPresent", 0xA3: "GetLogTimePast",
-	0xB8: "Logger",
+	CmdGetType: "GetType", CmdGetSerialNo: "GetSerialNo", CmdSetClock: "SetClock",
+	CmdGetRegister: "GetRegister", CmdPutRegister: "PutRegister",
+	CmdGetEventStatus: "GetEventStatus", CmdClearEventStatus: "ClearEventStatus",
+	CmdGetLogTimePresent: "GetLogTimePresent", CmdGetLogLastPresent: "GetLogLastPresent",
+	CmdGetLogIDPresent: "GetLogIDPresent", CmdGetLogTimePast: "GetLogTimePast",
+	CmdLogger: "Logger",
+	0x07:      "Reset", 0x92: "Login", 0x97: "SetCutOffState", 0x98: "GetCutOffState",
 }
 
 // String returns the command's name in the protocol document, or its number.
@@ -65,7 +76,8 @@ type Answer interface {
 }
 
 // NewRequest returns an empty request of a command, to be decoded into. A command
-// without messages in this package gives an error that wraps [ErrUnknownCommand].
+// without messages in this package gives an error that wraps [ErrUnknownCommand], and
+// so does [CmdLogger]: [NewLogRequest] has its requests.
 func NewRequest(cmd Command) (Request, error) {
 	switch cmd {
 	case CmdGetType:
@@ -74,6 +86,18 @@ func NewRequest(cmd Command) (Request, error) {
 		return new(GetSerialNoRequest), nil
 	case CmdGetRegister:
 		return new(GetRegisterRequest), nil
+	case CmdSetClock:
+		return new(SetClockRequest), nil
+	case CmdPutRegister:
+		return new(PutRegisterRequest), nil
+	case CmdGetEventStatus:
+		return new(GetEventStatusRequest), nil
+	case CmdClearEventStatus:
+		return new(ClearEventStatusRequest), nil
+	case CmdGetLogTimePresent, CmdGetLogLastPresent, CmdGetLogIDPresent, CmdGetLogTimePast:
+		return &LogRecordsRequest{Kind: cmd}, nil
+	case CmdLogger:
+		return nil, fmt.Errorf("%w: %s without a sub-command", ErrUnknownCommand, cmd)
 	}
 	return nil, fmt.Errorf("%w: %s", ErrUnknownCommand, cmd)
 }
@@ -87,8 +111,12 @@ func NewAnswer(cmd Command) (Answer, error) {
 	return req.NewAnswer(), nil
 }
 
-// AppendMessage appends m as a whole frame, ready for the wire, to or from addr.
+// AppendMessage appends m as a whole frame, ready for the wire, to or from addr. An
+// answer that acknowledges, such as [SetClockAnswer], is the byte [Ack] alone.
 func AppendMessage(dst []byte, dir Direction, addr Address, m Message) ([]byte, error) {
+	if _, ok := m.(interface{ acknowledges() }); ok {
+		return append(dst, Ack), nil
+	}
 	start := len(dst)
 	dst, err := m.AppendData(append(dst, byte(dir), byte(addr), byte(m.Command())))
 	if err != nil {
@@ -102,19 +130,39 @@ func AppendMessage(dst []byte, dir Direction, addr Address, m Message) ([]byte, 
 
 // DecodeMessage decodes a frame's data as a request or an answer, by its direction.
 // The message may keep parts of f.Data.
-func DecodeMessage(f Frame) (m Message, err error) {
-	if f.Direction == ToMeter {
-		m, err = NewRequest(f.Command)
-	} else {
-		m, err = NewAnswer(f.Command)
+func DecodeMessage(f Frame) (Message, error) {
+	var req Request
+	var err error
+	if f.Command == CmdLogger {
+		req, err = newLogRequest(f.Data)
+	} else if req, err = NewRequest(f.Command); err != nil {
+		err = &FrameError{Application, 1, err}
 	}
 	if err != nil {
-		return nil, &FrameError{Application, 1, err}
+		return nil, err
+	}
+	var m Message = req
+	if f.Direction != ToMeter {
+		m = req.NewAnswer()
 	}
 	if err := m.DecodeData(f.Data); err != nil {
 		return nil, err
 	}
 	return m, nil
+}
+
+// acknowledgement is the answer of one byte, 06, to a command that has nothing else
+// to answer. It is no frame: in one, it can neither be sent nor be found.
+type acknowledgement struct{}
+
+func (acknowledgement) acknowledges() {}
+
+// AppendData implements [Message]: there is none. [AppendMessage] sends the byte 06.
+func (acknowledgement) AppendData(dst []byte) ([]byte, error) { return dst, nil }
+
+// DecodeData implements [Message]: a frame is not the answer.
+func (acknowledgement) DecodeData([]byte) error {
+	return dataError(-1, fmt.Errorf("%w: a frame instead of the byte 06", ErrForeign))
 }
 
 // dataError is an error at an index of a command's data; in the unstuffed frame,
@@ -254,11 +302,7 @@ func (q *GetRegisterRequest) AppendData(dst []byte) ([]byte, error) {
 	if err := inRange("number of registers", len(q.IDs), 1, MaxRegisters); err != nil {
 		return dst, err
 	}
-	dst = append(dst, byte(len(q.IDs)))
-	for _, id := range q.IDs {
-		dst = binary.BigEndian.AppendUint16(dst, id)
-	}
-	return dst, nil
+	return appendIDs(dst, q.IDs), nil
 }
 
 // DecodeData implements [Message]. It reuses the memory of IDs.
@@ -266,17 +310,14 @@ func (q *GetRegisterRequest) DecodeData(data []byte) error {
 	if len(data) == 0 {
 		return dataError(0, &LengthError{"GetRegister request", 1, 0, true})
 	}
-	n := int(data[0])
-	if err := inRange("number of registers", n, 1, MaxRegisters); err != nil {
+	if err := inRange("number of registers", int(data[0]), 1, MaxRegisters); err != nil {
 		return dataError(0, err)
 	}
-	if err := exactly("GetRegister request", data, 1+2*n); err != nil {
+	ids, err := decodeIDs("GetRegister request", data, 0, q.IDs)
+	if err != nil {
 		return err
 	}
-	q.IDs = q.IDs[:0]
-	for i := 1; i < len(data); i += 2 {
-		q.IDs = append(q.IDs, binary.BigEndian.Uint16(data[i:]))
-	}
+	q.IDs = ids
 	return nil
 }
 
@@ -298,16 +339,12 @@ func (a *GetRegisterAnswer) AppendData(dst []byte) ([]byte, error) {
 	if err := inRange("number of registers", len(a.Registers), 0, MaxRegisters); err != nil {
 		return dst, err
 	}
+	start := len(dst)
 	for _, r := range a.Registers {
-		if len(r.Raw) == 0 {
-			return dst, r.noBytes()
+		var err error
+		if dst, err = appendRegister(dst, r); err != nil {
+			return dst[:start], err
 		}
-		if n := len(r.Raw); n > maxNoB {
-			return dst, &LengthError{What: fmt.Sprintf("register %d", r.ID), Want: maxNoB, Got: n}
-		}
-		dst = binary.BigEndian.AppendUint16(dst, r.ID)
-		dst = append(dst, byte(r.Unit), byte(len(r.Raw)), r.SiEx)
-		dst = append(dst, r.Raw...)
 	}
 	return dst, nil
 }
@@ -317,21 +354,12 @@ func (a *GetRegisterAnswer) AppendData(dst []byte) ([]byte, error) {
 func (a *GetRegisterAnswer) DecodeData(data []byte) error {
 	a.Registers = a.Registers[:0]
 	for i := 0; i < len(data); {
-		head := data[i:]
-		if len(head) < registerHeader {
-			return dataError(len(data), &LengthError{"register", registerHeader, len(head), true})
+		r, size, err := decodeRegister(data[i:])
+		if err != nil {
+			return dataError(len(data), err)
 		}
-		end := registerHeader + int(head[3])
-		if len(head) < end {
-			return dataError(len(data), &LengthError{What: "register", Want: end, Got: len(head)})
-		}
-		a.Registers = append(a.Registers, Register{
-			ID:   binary.BigEndian.Uint16(head),
-			Unit: Unit(head[2]),
-			SiEx: head[4],
-			Raw:  head[registerHeader:end:end],
-		})
-		i += end
+		a.Registers = append(a.Registers, r)
+		i += size
 	}
 	return nil
 }

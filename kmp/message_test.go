@@ -102,7 +102,7 @@ func TestDecodeMessageErrors(t *testing.T) {
 		{"GetRegister answer, half a value", FromMeter, CmdGetRegister, "00 3C 03 04 43 00 00", at(9, &LengthError{"register", 9, 7, false})},
 		{"GetRegister answer, second one cut", FromMeter, CmdGetRegister, "00 4A 29 02 00 00 05 00 3C 03 FF 43 00", at(15, &LengthError{"register", 260, 6, false})},
 		{"unknown command", FromMeter, 0xFF, "", at(1, fmt.Errorf("%w: %s", ErrUnknownCommand, Command(0xFF)))},
-		{"command with a name only", ToMeter, 0x09, "00", at(1, fmt.Errorf("%w: %s", ErrUnknownCommand, Command(0x09)))},
+		{"command with a name only", ToMeter, 0x92, "00", at(1, fmt.Errorf("%w: %s", ErrUnknownCommand, Command(0x92)))},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m, err := DecodeMessage(Frame{tt.dir, HeatMeter, tt.cmd, unhex(t, tt.data)})
@@ -115,11 +115,11 @@ func TestDecodeMessageErrors(t *testing.T) {
 		})
 	}
 	for _, f := range []func() error{
-		func() error { _, err := NewRequest(0x11); return err },
-		func() error { _, err := NewAnswer(0x11); return err },
+		func() error { _, err := NewRequest(0x97); return err },
+		func() error { _, err := NewAnswer(0x97); return err },
 	} {
-		if err := f(); !errors.Is(err, ErrUnknownCommand) || !strings.Contains(err.Error(), "PutRegister") {
-			t.Errorf("error %v, want ErrUnknownCommand that names PutRegister", err)
+		if err := f(); !errors.Is(err, ErrUnknownCommand) || !strings.Contains(err.Error(), "SetCutOffState") {
+			t.Errorf("error %v, want ErrUnknownCommand that names SetCutOffState", err)
 		}
 	}
 }

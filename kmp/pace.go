@@ -111,7 +111,7 @@ func (c *Conn) hear(p []byte, inTime bool) {
 			continue
 		}
 		f, err := e.reader.finish()
-		if err != nil || f.Address != e.addr || f.Command != e.command {
+		if err != nil || f.Address != e.addr || !answers(f.Command, e.command) {
 			continue
 		}
 		if e.pause > c.pace.gap && e.pause <= maxGap {
