@@ -1,0 +1,141 @@
+package logbook
+
+import (
+	"bufio"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"kmp2mqtt/kmp"
+)
+
+// Tail says how far a file of rows goes.
+type Tail struct {
+	ID    uint32    // of the last row of the log, if Known
+	Known bool      // the file has rows of the log
+	Time  time.Time // of that row; zero: it has none
+	Keys  []string  // columns behind the fixed ones, of CSV that has its header
+	Size  int64     // bytes of whole lines: what is behind them was cut off
+}
+
+// ErrNotRows says that a file holds something else than rows in its format.
+var ErrNotRows = errors.New("logbook: not rows of a log")
+
+// ReadTail finds the last row of a meter's log in what a [Writer] wrote as CSV or JSON,
+// so that more rows can follow. Rows of other meters and logs may be among them. A last
+// line that was cut off does not count. Errors wrap [ErrNotRows], or are the reader's.
+func ReadTail(r io.Reader, format Format, serial string, log kmp.LogType) (Tail, error) {
+	switch format {
+	case CSV:
+		return csvTail(r, serial, log)
+	case JSON:
+		return jsonTail(r, serial, log)
+	}
+	return Tail{}, fmt.Errorf("logbook: format %q cannot be read", format)
+}
+
+func jsonTail(r io.Reader, serial string, log kmp.LogType) (Tail, error) {
+	var t Tail
+	lines := bufio.NewReader(r)
+	for n := 1; ; n++ {
+		line, err := lines.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			return t, cutOff(string(line), `{"serial":"`)
+		} else if err != nil {
+			return t, err
+		}
+		var row struct {
+			Serial, Log string
+			ID          *uint32
+			Time        *time.Time
+		}
+		if err := json.Unmarshal(line, &row); err != nil {
+			return t, fmt.Errorf("%w: line %d: %w", ErrNotRows, n, err)
+		} else if row.ID == nil || row.Log == "" {
+			return t, fmt.Errorf("%w: line %d: has no log and id", ErrNotRows, n)
+		}
+		t.Size += int64(len(line))
+		if row.Serial == serial && row.Log == log.String() {
+			t.ID, t.Known, t.Time = *row.ID, true, time.Time{}
+			if row.Time != nil {
+				t.Time = *row.Time
+			}
+		}
+	}
+}
+
+// cutOff tells a line that was cut off from the end of some other file, by how all lines
+// that matter begin.
+func cutOff(line, beginning string) error {
+	if n := min(len(line), len(beginning)); line[:n] != beginning[:n] {
+		return fmt.Errorf("%w: the last line is %.40q", ErrNotRows, line)
+	}
+	return nil
+}
+
+// ending counts bytes and keeps the last one.
+type ending struct {
+	r    io.Reader
+	size int64
+	last byte
+}
+
+func (e *ending) Read(p []byte) (int, error) {
+	n, err := e.r.Read(p)
+	if n > 0 {
+		e.size, e.last = e.size+int64(n), p[n-1]
+	}
+	return n, err
+}
+
+func csvTail(r io.Reader, serial string, log kmp.LogType) (Tail, error) {
+	var t Tail
+	source := &ending{r: r}
+	lines := csv.NewReader(source)
+	for {
+		record, err := lines.Read()
+		end := lines.InputOffset()
+		if errors.Is(err, io.EOF) {
+			return t, nil
+		}
+		syntax, bad := errors.AsType[*csv.ParseError](err)
+		if err != nil && !bad {
+			return t, err
+		}
+		if end == source.size && (source.last != '\n' || bad && errors.Is(syntax, csv.ErrQuote)) {
+			if t.Keys == nil { // the header
+				return t, cutOff(strings.Join(record, ","), strings.Join(csvColumns[:], ","))
+			}
+			return t, nil // the last line was cut off, maybe inside of quotes
+		}
+		if bad {
+			return t, fmt.Errorf("%w: %w", ErrNotRows, err)
+		}
+		if t.Keys == nil {
+			fixed := len(csvColumns)
+			if len(record) < fixed || !slices.Equal(record[:fixed], csvColumns[:]) {
+				return t, fmt.Errorf("%w: the header does not begin with %s", ErrNotRows, strings.Join(csvColumns[:], ","))
+			}
+			t.Keys, t.Size = slices.Clone(record[fixed:]), end
+			continue
+		}
+		id, err := strconv.ParseUint(record[3], 10, 32)
+		if err != nil {
+			return t, fmt.Errorf("%w: line with id %.20q", ErrNotRows, record[3])
+		}
+		t.Size = end
+		if record[0] != serial || record[2] != log.String() {
+			continue
+		}
+		t.ID, t.Known, t.Time = uint32(id), true, time.Time{}
+		if at, err := time.Parse(time.RFC3339, record[4]); err == nil {
+			t.Time = at
+		}
+	}
+}
