@@ -4,7 +4,8 @@
 //
 // A request and its answer go through three layers, each with its own file:
 //
-//	application   command and data                 message.go, decimal.go, datetime.go
+//	application   command and data                 message.go, decimal.go, datetime.go, and
+//	                                               logger.go, logrecord.go, event.go, clock.go, put.go
 //	data link     address, command, data, CRC-16   frame.go
 //	physical      start byte, stuffing, stop byte  frame.go
 //

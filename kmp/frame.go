@@ -48,10 +48,14 @@ const (
 )
 
 const (
-	// MaxFrame is the largest unstuffed frame that is accepted, in bytes: address,
-	// command, eight registers of 255 bytes each, CRC. Stuffing may double it on
-	// the wire.
-	MaxFrame = minFrame + MaxRegisters*(registerHeader+maxNoB)
+	// MaxFrame is the largest unstuffed frame that is accepted, in bytes. Stuffing may
+	// double it on the wire.
+	//
+	// The largest GetRegister answer, eight registers of 255 bytes, has half of it. How
+	// long a meter makes an answer with rows of a log is not documented; 24 rows of eight
+	// registers of 16 bytes, the longest that were seen, fit, and take half a minute at
+	// 1200 baud. Longer answers need not be asked for.
+	MaxFrame = 4096
 
 	minFrame = 4 // address, command, CRC
 )

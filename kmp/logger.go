@@ -412,14 +412,16 @@ func (q *LogLastRequest) DecodeData(data []byte) error {
 	return nil
 }
 
-// check refuses rows that were not asked for.
+// check refuses rows that were not asked for. A request beyond the oldest row may be
+// answered with that one.
 func (q *LogLastRequest) check(a Answer) error {
 	answer, ok := a.(*LogLastAnswer)
 	if !ok {
 		return nil
 	}
 	p := &answer.LogPage
-	if p.Newest-p.First != uint32(q.Offset) && p.Info&(LogEmpty|LogOutOfRange|LogAtOldest) == 0 {
+	oldest := p.Info&LogAtOldest != 0 && len(p.Rows) == 1
+	if offset := p.Newest - p.First; offset != uint32(q.Offset) && p.Info&(LogEmpty|LogOutOfRange) == 0 && (!oldest || offset > uint32(q.Offset)) {
 		return fmt.Errorf("%w: rows from %d on, the newest being %d", ErrForeign, p.First, p.Newest)
 	}
 	return p.check(q.Log, q.Entries, q.IDs)
@@ -510,10 +512,7 @@ func (p *LogPage) decodeData(data []byte, sub LogCommand) error {
 		if err := exactly("log without rows", data, logPageHeader); err != nil {
 			return err
 		}
-		if n > 0 {
-			return dataError(4, &RangeError{What: "number of registers", Got: int64(n)})
-		}
-		*p = page
+		*p = page // a number of registers says nothing without rows
 		return nil
 	}
 	if err := inRange("number of registers", n, 1, MaxRegisters); err != nil {
@@ -522,7 +521,9 @@ func (p *LogPage) decodeData(data []byte, sub LogCommand) error {
 	if int64(page.First)-int64(entries-1) < 0 {
 		return dataError(5, &RangeError{What: "id of the first row", Got: int64(page.First), Min: int64(entries - 1), Max: 1<<32 - 1})
 	}
-	format, end, err := decodeFirstRow(data, logPageHeader, n)
+	var registers [MaxRegisters]Register
+	format := registers[:n]
+	end, err := decodeFirstRow(format, data, logPageHeader)
 	if err != nil {
 		return err
 	}
@@ -583,25 +584,32 @@ func (a *LogLastAnswer) DecodeData(data []byte) error { return a.decodeData(data
 // of [Conn.Do]; a meter without that log, or without logs, is silent as a rule.
 func (c *Conn) LogConfig(ctx context.Context, addr Address, log LogType) (LogConfig, error) {
 	var a LogConfigAnswer
-	err := c.Do(ctx, addr, &LogConfigRequest{log}, &a)
-	return a.LogConfig, err
+	if err := c.Do(ctx, addr, &LogConfigRequest{log}, &a); err != nil {
+		return LogConfig{}, err
+	}
+	return a.LogConfig, nil
 }
 
 // LogByID reads rows of a log from the one with the id from on, towards older ones,
 // at most entries of them: one request with the registers ids, 1 to 8. Errors are
-// those of [Conn.Do]; rows that need more than [MaxFrame] bytes are one of them.
+// those of [Conn.Do]. An answer of more than [MaxFrame] bytes is one of them, after as
+// long as it takes on the line: entries are not more than what fits.
 func (c *Conn) LogByID(ctx context.Context, addr Address, log LogType, from uint32, entries uint16, ids ...uint16) (LogPage, error) {
 	var a LogByIDAnswer
-	err := c.Do(ctx, addr, &LogByIDRequest{log, from, entries, ids}, &a)
-	return a.real(), err
+	if err := c.Do(ctx, addr, &LogByIDRequest{log, from, entries, ids}, &a); err != nil {
+		return LogPage{}, err
+	}
+	return a.real(), nil
 }
 
 // LogLast reads rows of a log from the one that is offset rows older than the
 // newest one on, as [Conn.LogByID] does.
 func (c *Conn) LogLast(ctx context.Context, addr Address, log LogType, offset, entries uint16, ids ...uint16) (LogPage, error) {
 	var a LogLastAnswer
-	err := c.Do(ctx, addr, &LogLastRequest{log, offset, entries, ids}, &a)
-	return a.real(), err
+	if err := c.Do(ctx, addr, &LogLastRequest{log, offset, entries, ids}, &a); err != nil {
+		return LogPage{}, err
+	}
+	return a.real(), nil
 }
 
 // real returns the page without what fills it when the log is empty.

@@ -233,11 +233,11 @@ func (a *LogRecordsAnswer) Command() Command { return a.Kind }
 // NewRequest implements [Answer].
 func (a *LogRecordsAnswer) NewRequest() Request { return &LogRecordsRequest{Kind: a.Kind} }
 
-// logRecordsHead and logRecordsTail are the lengths of what stands before the rows
-// and after them.
+// The lengths of what stands before the rows, after them and in each.
 const (
 	logRecordsHead = 2 // log, number of registers
 	logRecordsTail = 5 // last read, newest, info
+	recordID       = 2 // before each row's values
 )
 
 // AppendData implements [Message]. Row ids beyond 16 bits and more than eight
@@ -289,11 +289,11 @@ func (a *LogRecordsAnswer) DecodeData(data []byte) error {
 	}
 	info := LogRecordInfo(data[len(data)-1])
 	got, err := decodeRecords(data, a.Rows[:0])
-	if err != nil {
-		if info == 0 {
-			return err
-		}
-		got = wholeRecords(data, a.Rows[:0])
+	switch {
+	case info == 0 && err != nil:
+		return err
+	case info != 0 && (err != nil || a.inRow(got.Rows) < len(got.Rows)):
+		got = a.whole(data)
 	}
 	got.Info = info
 	a.LogRecords = got
@@ -321,17 +321,36 @@ func decodeRecords(data []byte, rows []LogRow) (LogRecords, error) {
 	}, nil
 }
 
-// wholeRecords takes the rows that are whole from an answer of another form.
-func wholeRecords(data []byte, rows []LogRow) LogRecords {
+// inRow returns how many rows have the id after that of the row before.
+func (a *LogRecordsAnswer) inRow(rows []LogRow) int {
+	step := uint16(1)
+	if a.Kind == CmdGetLogTimePast {
+		step = 0xFFFF // ids descend
+	}
+	for i := 1; i < len(rows); i++ {
+		if uint16(rows[i].ID) != uint16(rows[i-1].ID)+step {
+			return i
+		}
+	}
+	return len(rows)
+}
+
+// whole takes the rows that are whole from an answer of another form. Four bytes
+// before INFO may be the usual end and are not taken for values; an id that does not
+// follow the one before is none.
+func (a *LogRecordsAnswer) whole(data []byte) LogRecords {
 	end := len(data) - 1
-	got := LogRecords{Rows: rows, Rest: data[:end:end]}
-	if end < logRecordsHead {
-		return got
+	rest := LogRecords{Rows: a.Rows[:0], Rest: data[:end:end]}
+	if len(data) < logRecordsHead+logRecordsTail {
+		return rest
 	}
-	if rows, at, err := decodeRecordRows(data[:end], rows); err == nil && len(rows) > 0 {
-		return LogRecords{LogID: data[0], Rows: rows, Rest: data[at:end:end]}
+	rows, at, err := decodeRecordRows(data[:len(data)-logRecordsTail], a.Rows[:0])
+	if err != nil || len(rows) == 0 {
+		return rest
 	}
-	return got
+	n := a.inRow(rows)
+	at -= (len(rows) - n) * (recordID + rowWidth(rows[0].Registers))
+	return LogRecords{LogID: data[0], Rows: rows[:n], Rest: data[at:end:end]}
 }
 
 // decodeRecordRows decodes as many rows as data, which begins with log and number of
@@ -345,17 +364,18 @@ func decodeRecordRows(data []byte, rows []LogRow) ([]LogRow, int, error) {
 	if err := inRange("number of registers", n, 1, MaxRegisters); err != nil {
 		return nil, 0, dataError(1, err)
 	}
-	const id = 2
-	if len(data) < at+id {
-		return nil, 0, dataError(len(data), &LengthError{"record", id, len(data) - at, true})
+	if len(data) < at+recordID {
+		return nil, 0, dataError(len(data), &LengthError{"record", recordID, len(data) - at, true})
 	}
-	format, end, err := decodeFirstRow(data, at+id, n)
+	var registers [MaxRegisters]Register
+	format := registers[:n]
+	end, err := decodeFirstRow(format, data, at+recordID)
 	if err != nil {
 		return nil, 0, err
 	}
-	width := id + rowWidth(format)
+	width := recordID + rowWidth(format)
 	more := (len(data) - end) / width
-	rows = appendRows(rows, format, data[end:], 1+more, id)
+	rows = appendRows(rows, format, data[end:], 1+more, recordID)
 	rows[0].ID = uint32(binary.BigEndian.Uint16(data[at:]))
 	for i := range more {
 		rows[1+i].ID = uint32(binary.BigEndian.Uint16(data[end+i*width:]))
@@ -367,6 +387,8 @@ func decodeRecordRows(data []byte, rows []LogRow) ([]LogRow, int, error) {
 // Errors are those of [Conn.Do].
 func (c *Conn) LogRecords(ctx context.Context, addr Address, q LogRecordsRequest) (LogRecords, error) {
 	a := LogRecordsAnswer{Kind: q.Kind}
-	err := c.Do(ctx, addr, &q, &a)
-	return a.LogRecords, err
+	if err := c.Do(ctx, addr, &q, &a); err != nil {
+		return LogRecords{}, err
+	}
+	return a.LogRecords, nil
 }

@@ -16,23 +16,23 @@ func rowWidth(format []Register) (width int) {
 	return width
 }
 
-// decodeFirstRow decodes n registers from data[at:] on, and says where they end.
-// Values are parts of data.
-func decodeFirstRow(data []byte, at, n int) (registers []Register, end int, err error) {
-	for range n {
+// decodeFirstRow decodes registers from data[at:] on and says where they end. Values
+// are parts of data.
+func decodeFirstRow(registers []Register, data []byte, at int) (end int, err error) {
+	for i := range registers {
 		r, size, err := decodeRegister(data[at:])
 		if err != nil {
-			return nil, 0, dataError(len(data), err)
+			return 0, dataError(len(data), err)
 		}
-		registers = append(registers, r)
+		registers[i] = r
 		at += size
 	}
-	return registers, at, nil
+	return at, nil
 }
 
 // appendRows appends the first row and those whose bare values are in data, count
-// rows in all, each with a head of some bytes before its values. The caller sets the
-// ids. The rows share one piece of memory and cannot grow into one another.
+// rows in all; each but the first has head bytes before its values. The caller sets
+// the ids. The rows share one piece of memory and cannot grow into one another.
 func appendRows(rows []LogRow, first []Register, data []byte, count, head int) []LogRow {
 	n := len(first)
 	all := make([]Register, 0, count*n)
