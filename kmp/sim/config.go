@@ -57,7 +57,28 @@ type Config struct {
 	// Strict drops a request with a gap of more than 27 ms inside it, as real meters
 	// do. A gap is what lies between two reads from the line.
 	Strict bool
-	Faults Faults
+	// LogDepth is how many rows each log keeps, up to 65535; 0 is what real ones keep:
+	// 20 years, 36 months, 460 days, 1400 hours and, invented, 1400 minutes.
+	LogDepth int
+	// LogBuffer is how many bytes of command data an answer with rows may have, 64 to
+	// 2000; rows that do not fit are left off. Default 1024; how large a real one is
+	// is not known.
+	LogBuffer int
+	// EmptyLogs lets the logs begin at the start of the simulation, empty, instead of
+	// when the meter was installed.
+	EmptyLogs bool
+	// NoLogs makes the meter silent to the commands that read logs.
+	NoLogs bool
+	// ClockOffset is how far the meter's clock is ahead of the simulated time at the
+	// start and before it, up to ten years in either direction.
+	ClockOffset time.Duration
+	// ClockDrift is how much it gains from then on, in parts per million: 11.6 is a
+	// second a day. -100000 to 100000.
+	ClockDrift float64
+	// Password is what PutRegister has to say; default 1234, which is invented: those
+	// of real meters are not public.
+	Password uint16
+	Faults   Faults
 }
 
 // Faults are what can be wrong with a line and its meter. Chances are between 0 (never)
@@ -101,8 +122,8 @@ type Faults struct {
 	// Info is set in the info code of a heat or water meter, with what a faulty sensor
 	// sets. Its bits mean what they mean in the model.
 	Info uint32
-	// Forged is the chance that one to three bits of a value in a GetRegister answer
-	// are flipped and the checksum is made to fit. An answer that another fault spoils
+	// Forged is the chance that one to three bits of a value, of a register or in a row
+	// of a log, are flipped and the checksum is made to fit. An answer that another fault spoils
 	// is not forged.
 	Forged float64
 	// Garbled mangles every byte of every answer, as a wrong baud rate does: no frame
@@ -177,6 +198,14 @@ const (
 	defaultModulus = 10_000_000
 	maxByteTime    = time.Second
 	noTurnaround   = -1
+
+	maxDepth        = math.MaxUint16
+	minBuffer       = 64
+	maxBuffer       = 2000
+	defaultBuffer   = 1024
+	maxOffset       = 10 * 365 * 24 * time.Hour
+	maxDrift        = 100_000
+	defaultPassword = 1234
 )
 
 // withDefaults returns c with every field set.
@@ -210,6 +239,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Turnaround == 0 {
 		c.Turnaround = defaultTurnaround
+	}
+	if c.LogBuffer == 0 {
+		c.LogBuffer = defaultBuffer
+	}
+	if c.Password == 0 {
+		c.Password = defaultPassword
 	}
 	c.Faults = c.Faults.withDefaults()
 	return c
@@ -245,6 +280,10 @@ func (c Config) check() error {
 		"integration", c.Integration, allowedIntegration)
 	wrong(c.ByteTime > 0 && c.ByteTime <= maxByteTime, "byte-time", c.ByteTime, allowedByteTime)
 	wrong(c.Start.IsZero() || c.Start.UTC().Year() >= 2000 && c.Start.UTC().Year() < 2100, "start", c.Start.Format(time.RFC3339), allowedStart)
+	wrong(c.LogDepth >= 0 && c.LogDepth <= maxDepth, "log-depth", c.LogDepth, allowedDepth)
+	wrong(c.LogBuffer >= minBuffer && c.LogBuffer <= maxBuffer, "log-buffer", c.LogBuffer, allowedBuffer)
+	wrong(c.ClockOffset >= -maxOffset && c.ClockOffset <= maxOffset, "clock-offset", c.ClockOffset, allowedOffset)
+	wrong(c.ClockDrift >= -maxDrift && c.ClockDrift <= maxDrift, "clock-drift", c.ClockDrift, allowedDrift)
 	for _, chance := range []struct {
 		option string
 		p      float64
@@ -293,6 +332,11 @@ const (
 	allowedInfo16      = "at most 65535 for a water meter"
 	allowedAnswer      = "a number of bytes from 0 (all) to 4096"
 	allowedHeat        = "it left out: only a heat meter has it"
+	allowedDepth       = "a number of rows from 0 (as in real meters) to 65535"
+	allowedBuffer      = "a number of bytes from 64 to 2000"
+	allowedOffset      = "a duration such as 90s or -2h, up to ten years"
+	allowedDrift       = "parts per million from -100000 to 100000 such as 25"
+	allowedPassword    = "a whole number from 1 to 65535"
 	allowedNoInfo      = "it left out: this meter has no info code"
 )
 
@@ -372,7 +416,7 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 	duration := func(p *time.Duration, least, most time.Duration) (string, func(string) error) {
 		text := ""
 		if *p != 0 {
-			text = max(*p, 0).String()
+			text = max(*p, least).String()
 		}
 		return text, func(s string) error {
 			d, err := time.ParseDuration(s)
@@ -468,6 +512,48 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 		return err
 	})
 	truth("strict", "drop a request with a gap of more than 27 ms in it", &c.Strict)
+	number := func(p *int, least, most int) (string, func(string) error) {
+		text := ""
+		if *p != 0 {
+			text = strconv.Itoa(*p)
+		}
+		return text, func(s string) error {
+			v, err := strconv.Atoi(s)
+			if err == nil && (v < least || v > most) {
+				return errValue
+			}
+			*p = v
+			return err
+		}
+	}
+	text, parse = number(&c.LogDepth, 0, maxDepth)
+	set("log-depth", "`ROWS` that each log keeps (default as real meters do)", allowedDepth, text, parse)
+	text, parse = number(&c.LogBuffer, minBuffer, maxBuffer)
+	set("log-buffer", "`BYTES` of an answer with rows of a log; what does not fit is left off", allowedBuffer, text, parse)
+	truth("empty-logs", "begin with empty logs", &c.EmptyLogs)
+	truth("no-logs", "be silent to commands that read logs", &c.NoLogs)
+	text, parse = duration(&c.ClockOffset, -maxOffset, maxOffset)
+	set("clock-offset", "`TIME` by which the meter's clock is ahead at the start", allowedOffset, text, parse)
+	drift := ""
+	if c.ClockDrift != 0 {
+		drift = formatFloat(c.ClockDrift)
+	}
+	set("clock-drift", "`PPM` by which it gains: 11.6 is a second a day", allowedDrift, drift, func(s string) error {
+		v, err := strconv.ParseFloat(s, 64)
+		if err == nil && !(v >= -maxDrift && v <= maxDrift) {
+			return errValue
+		}
+		c.ClockDrift = v
+		return err
+	})
+	set("password", "`NUMBER` that PutRegister has to say", allowedPassword, strconv.Itoa(int(c.Password)), func(s string) error {
+		v, err := strconv.ParseUint(s, 0, 16)
+		if err == nil && v == 0 {
+			return errValue
+		}
+		c.Password = uint16(v)
+		return err
+	})
 
 	f := &c.Faults
 	truth("echo", "send what arrives back, as an optical head does", &f.Echo)
@@ -527,18 +613,8 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 	truth("ascii", "answer in the dialect of a MULTICAL 66C or 401", &f.ASCII)
 	text, parse = address(&f.Foreign)
 	set("foreign", "`ADDRESS` that answers carry instead of the right one", allowedAddress, text, parse)
-	limit := ""
-	if f.MaxAnswer > 0 {
-		limit = strconv.Itoa(f.MaxAnswer)
-	}
-	set("max-answer", "`BYTES` of an answer that come through; longer answers are damaged behind them", allowedAnswer, limit, func(s string) error {
-		v, err := strconv.Atoi(s)
-		if err == nil && (v < 0 || v > maxAnswer) {
-			return errValue
-		}
-		f.MaxAnswer = v
-		return err
-	})
+	text, parse = number(&f.MaxAnswer, 0, maxAnswer)
+	set("max-answer", "`BYTES` of an answer that come through; longer answers are damaged behind them", allowedAnswer, text, parse)
 }
 
 // parseModulus parses a whole number that may be written as 1e7.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"io"
+	"math"
 	"net/url"
 	"strings"
 	"testing"
@@ -50,6 +51,9 @@ func TestParseConfig(t *testing.T) {
 			c.Model, c.FineModulus, c.Faults.Info, c.Faults.Forged = "21", 1e9, 65535, 1
 		})},
 		{"382", "", with(func(c *Config) { c.Model = "382" })},
+		{"603", "log-depth=65535&log-buffer=64&empty-logs&no-logs=false&clock-offset=1h&clock-drift=-100&password=0xFFFF", with(func(c *Config) {
+			c.Model, c.LogDepth, c.LogBuffer, c.EmptyLogs, c.ClockOffset, c.ClockDrift, c.Password = "603", 65535, 64, true, time.Hour, -100, 65535
+		})},
 		{"403", "missing=63,0x61&missing=1004&sleep-after=4m&noise=0.25&start=2026-01-15T08:00:00Z", with(func(c *Config) {
 			c.Faults.MissingRegisters = []uint16{63, 97, 1004}
 			c.Faults.SleepAfter, c.Faults.Noise = 4*time.Minute, 0.25
@@ -119,6 +123,16 @@ func TestParseConfigErrors(t *testing.T) {
 		{"403", "garbled=very", []string{"garbled", "true or false"}},
 		{"403", "foreign=0", []string{"foreign", "0x3F"}},
 		{"403", "max-answer=-1", []string{"max-answer", "4096"}},
+		{"403", "log-depth=-1", []string{"log-depth", "65535"}},
+		{"403", "log-depth=many", []string{`log-depth="many"`}},
+		{"403", "log-buffer=63", []string{"log-buffer", "64 to 2000"}},
+		{"403", "empty-logs=perhaps", []string{"empty-logs", "true or false"}},
+		{"403", "clock-offset=87601h", []string{"clock-offset", "ten years"}},
+		{"403", "clock-offset=60", []string{"clock-offset", "90s"}},
+		{"403", "clock-drift=100001", []string{"clock-drift", "100000"}},
+		{"403", "clock-drift=NaN", []string{"clock-drift"}},
+		{"403", "password=0", []string{"password", "1 to 65535"}},
+		{"403", "password=65536", []string{"password"}},
 		{"403", "fine-modulus=1e3.5", []string{"fine-modulus", "1e7"}},
 		{"403", "fine-modulus=999", []string{"fine-modulus"}},
 		{"403", "fine-modulus=1e10", []string{"fine-modulus"}},
@@ -158,6 +172,7 @@ func TestRegisterFlags(t *testing.T) {
 	}
 	got, err := parse(strings.Fields("-model 603 -serial 7 -seed 9 -speed 288 -integration 8s -energy kWh -address 0x3f -pace -turnaround 50ms -strict " +
 		"-echo -noise 0.1 -stray -lost 0.1 -late -corrupted=0.5 -truncated -duplicated -byte-by-byte -missing 63,97 -sleep-after 4m -silence " +
+		"-log-depth 48 -log-buffer 200 -empty-logs -no-logs -clock-offset -90s -clock-drift 25.5 -password 4711 " +
 		"-cooling -fine-modulus 1e6 -throttle 5/12h -sensor t2_short -info 3 -forged=0.01 -garbled -ascii -foreign 0x7F -max-answer 40")...)
 	if err != nil {
 		t.Fatal(err)
@@ -165,6 +180,7 @@ func TestRegisterFlags(t *testing.T) {
 	want := Config{
 		Model: "603", Serial: 7, Seed: 9, Speed: 288, Integration: 8 * time.Second, EnergyUnit: "kWh", Cooling: true, FineModulus: 1e6, Address: kmp.HeatMeter,
 		Paced: true, ByteTime: kmp.DefaultByteTime, Turnaround: 50 * time.Millisecond, Strict: true,
+		LogDepth: 48, LogBuffer: 200, EmptyLogs: true, NoLogs: true, ClockOffset: -90 * time.Second, ClockDrift: 25.5, Password: 4711,
 		Faults: Faults{
 			Echo: true, Noise: 0.1, StrayBytes: 1, Lost: 0.1, Late: 1, LateBy: 3 * time.Second, Corrupted: 0.5, Truncated: 1, Duplicated: 1,
 			ByteByByte: true, MissingRegisters: []uint16{63, 97}, SleepAfter: 4 * time.Minute, Silence: true,
@@ -197,11 +213,12 @@ func TestNewErrors(t *testing.T) {
 		Start:       time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC),
 		Faults:      Faults{Noise: 2, StrayBytes: -1, Lost: 2, Late: 2, LateBy: -1, Corrupted: 2, Truncated: 2, Duplicated: 2, SleepAfter: -1, Throttle: Throttle{Shut: 1}, Sensor: "t3", Forged: -1, MaxAnswer: -1},
 		FineModulus: 1,
+		LogDepth:    -1, LogBuffer: 1, ClockOffset: -math.MaxInt64, ClockDrift: math.NaN(),
 	})
 	if !errors.Is(err, ErrOption) {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"model", "speed", "integration", "energy", "byte-time", "start", "noise", "stray", "lost", "late", "late-by", "corrupted", "truncated", "duplicated", "sleep-after", "throttle", "sensor", "forged", "max-answer", "fine-modulus"} {
+	for _, want := range []string{"model", "speed", "integration", "energy", "byte-time", "start", "noise", "stray", "lost", "late", "late-by", "corrupted", "truncated", "duplicated", "sleep-after", "throttle", "sensor", "forged", "max-answer", "fine-modulus", "log-depth", "log-buffer", "clock-offset", "clock-drift"} {
 		if !strings.Contains(err.Error(), " "+want+"=") {
 			t.Errorf("%q does not name %s", err, want)
 		}
@@ -212,6 +229,7 @@ func FuzzParseConfig(f *testing.F) {
 	f.Add("403", "echo=true&lost=0.1&speed=60")
 	f.Add("21", "throttle=5/12h&info=16&fine-modulus=1e7&max-answer=40")
 	f.Add("603", "sensor=t1_open&foreign=0x7F&forged&missing=1,0x2&start=2026-01-15")
+	f.Add("403", "log-depth=24&log-buffer=100&empty-logs&clock-offset=-5m&clock-drift=20&password=1")
 	f.Add("382", "energy=gj&turnaround=0&late-by=1h")
 	f.Fuzz(func(t *testing.T, model, query string) {
 		q, err := url.ParseQuery(query)

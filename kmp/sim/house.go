@@ -284,6 +284,8 @@ type state struct {
 	temp  [2]int64 // T1 and T2, 0.01 °C
 	inert [2]int64 // the same times 1000, before rounding
 	blind bool     // a sensor is faulty: nothing is counted
+	dark  int64    // until then there is no power: nothing is counted, not even hours
+	past  int64    // what is older is integrated in larger steps
 
 	phases   [3]int64 // W, negative when it is given to the grid
 	voltages [3]int64 // V
@@ -293,24 +295,25 @@ type state struct {
 	hourTime  int64 // seconds of it so far
 	month     period
 	year      period
+	lastMonth period // the ones before, as they ended
+	lastYear  period
 }
 
 // newState is the state at the last step of the grid before t, of a meter that was
-// installed two years before the last first of August. All steps are multiples of dt
-// since 1970; only what is older than yesterday is integrated in larger ones.
+// installed two years before the last first of August.
 func newState(h house, t, dt int64) state {
+	s := installed(h, t)
+	s.advance(t, dt)
+	return s
+}
+
+// installed is the state that newState begins with.
+func installed(h house, t int64) state {
 	began := installation(t)
-	s := state{house: h, t: began, installed: began}
+	s := state{house: h, t: began, installed: began, past: (t/day - 1) * day}
 	s.inert = [2]int64{3500_000, 2800_000}
 	s.hour = s.t / 3600
 	s.month.ends, s.year.ends = monthEnd(s.t), yearEnd(s.t)
-	for yesterday := (t/day - 1) * day; s.t < yesterday; {
-		s.step(pastStep)
-	}
-	if late := s.t % dt; late > 0 {
-		s.step(dt - late)
-	}
-	s.advance(t, dt)
 	return s
 }
 
@@ -320,10 +323,22 @@ func (s *state) begin() {
 	s.counters, s.hourBegan, s.hourTime = counters{}, counters{}, 0
 	s.hour = s.t / 3600
 	s.month, s.year = period{ends: monthEnd(s.t)}, period{ends: yearEnd(s.t)}
+	s.lastMonth, s.lastYear = period{}, period{}
 }
 
-// advance takes the steps of the grid that are complete at t.
+// advance takes the steps of the grid that are complete at t. All are multiples of dt
+// since 1970; only what is older than yesterday was when the simulation started is
+// integrated in larger ones.
 func (s *state) advance(t, dt int64) {
+	for s.t < s.past && s.t+pastStep <= t {
+		s.step(pastStep)
+	}
+	if s.t < s.past {
+		return
+	}
+	if late := s.t % dt; late > 0 && s.t+dt-late <= t {
+		s.step(dt - late)
+	}
 	for s.t+dt <= t {
 		s.step(dt)
 	}
@@ -341,10 +356,14 @@ func installation(t int64) int64 {
 
 // step lets the house live for dt seconds.
 func (s *state) step(dt int64) {
-	switch s.house.kind {
-	case electricity:
+	switch {
+	case s.t < s.dark:
+		s.draw([3]int64{}, dt)
+		s.run(moment{supply: s.temp[0], back: s.temp[1]}, dt)
+		s.installed += dt
+	case s.house.kind == electricity:
 		s.draw(s.house.load(s.t), dt)
-	case water:
+	case s.house.kind == water:
 		s.run(s.house.tap(s.t), dt)
 	default:
 		s.run(s.house.at(s.t), dt)
@@ -357,9 +376,11 @@ func (s *state) step(dt int64) {
 	}
 	s.closeHour()
 	if s.t >= s.month.ends {
+		s.lastMonth = s.month
 		s.month = period{began: s.counters, ends: monthEnd(s.t)}
 	}
 	if s.t >= s.year.ends {
+		s.lastYear = s.year
 		s.year = period{began: s.counters, ends: yearEnd(s.t)}
 	}
 }

@@ -27,10 +27,16 @@ type Meter struct {
 
 	mu         sync.Mutex
 	state      state
+	clock      clock
+	powerless  [2]time.Duration // since the start: the last power cut
+	logs       map[kmp.LogType]*record
+	changes    []change
 	serial     uint32
 	faults     Faults
 	missing    map[uint16]bool
 	overridden map[uint16]kmp.Register
+	written    map[uint16]kmp.Register // by PutRegister
+	modules    map[kmp.Address]*module
 	counts     Counts
 	awake      time.Time // when the meter was woken last; zero: not served yet
 	served     uint64    // lines so far
@@ -45,7 +51,7 @@ type Counts struct {
 	// Requests arrived as whole frames, at whatever address.
 	Requests uint64
 	// Asleep and Throttled are requests that were not answered because the meter was
-	// asleep or silent, or its port shut.
+	// asleep, silent or without power, or its port shut.
 	Asleep, Throttled uint64
 	// Answers left, whatever happened to them; one that is sent twice counts once.
 	Answers uint64
@@ -63,8 +69,21 @@ func New(cfg Config) (*Meter, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	m := &Meter{config: cfg, serial: cfg.Serial, began: time.Now(), index: map[uint16]int{}, overridden: map[uint16]kmp.Register{}}
-	m.model, _ = modelByName(cfg.Model) // checked above, as is the unit
+	began := time.Now()
+	if cfg.Start.IsZero() {
+		cfg.Start = began.Round(0)
+	}
+	m := install(cfg)
+	m.began = began
+	m.start()
+	return m, nil
+}
+
+// install returns the meter when it was installed, long before the start. The fields
+// of cfg are set and checked.
+func install(cfg Config) *Meter {
+	m := &Meter{config: cfg, serial: cfg.Serial, index: map[uint16]int{}, logs: map[kmp.LogType]*record{}, overridden: map[uint16]kmp.Register{}, written: map[uint16]kmp.Register{}}
+	m.model, _ = modelByName(cfg.Model) // checked before, as is the unit
 	m.energyUnit, _, _ = energyUnitByName(cfg.EnergyUnit)
 	switch m.energyUnit {
 	case kmp.UnitGJ:
@@ -82,10 +101,7 @@ func New(cfg Config) (*Meter, error) {
 			m.index[r.id] = i
 		}
 	}
-	if cfg.Start.IsZero() {
-		m.config.Start = m.began.Round(0)
-	}
-	start := m.config.Start
+	start := cfg.Start
 	m.local = start.Location()
 	_, offset := start.Zone()
 	if start.IsDST() {
@@ -95,9 +111,18 @@ func New(cfg Config) (*Meter, error) {
 	m.offset = int64(offset)
 	h := newHouse(cfg.Seed)
 	h.kind, h.cooling = m.model.kind, cfg.Cooling
-	m.state = newState(h, start.Unix()+m.offset, int64(cfg.Integration/time.Second))
-	m.setFaults(cfg.Faults)
-	return m, nil
+	m.state = installed(h, m.seconds(0))
+	m.clock = clock{shown: cfg.ClockOffset, drift: cfg.ClockDrift / 1e6}
+	m.modules = newModules(m)
+	return m
+}
+
+// start brings a meter that was installed to the start of the simulation, when its
+// faults begin.
+func (m *Meter) start() {
+	m.record(-1)
+	m.state.advance(m.seconds(0), int64(m.config.Integration/time.Second))
+	m.setFaults(m.config.Faults)
 }
 
 // maxElapsed is when simulated time stands still: after 200 years.
@@ -134,12 +159,32 @@ func (m *Meter) registers(ids []uint16) []kmp.Register {
 	return list
 }
 
-// advance brings the state to the last step of the grid and returns the simulated
-// time. m.mu is held.
-func (m *Meter) advance() time.Time {
-	now := m.Now()
-	m.state.advance(now.Unix()+m.offset, int64(m.config.Integration/time.Second))
-	return now
+// advance brings the state to the last step of the grid and returns what the meter's
+// clock shows. m.mu is held.
+func (m *Meter) advance() time.Time { return m.advanceTo(m.elapsed()) }
+
+// advanceTo is advance to a time since the start.
+func (m *Meter) advanceTo(now time.Duration) time.Time {
+	m.record(now)
+	m.state.advance(m.seconds(now), int64(m.config.Integration/time.Second))
+	return m.config.Start.Add(m.clock.at(now))
+}
+
+// change is something that was done to a meter, and when, since the start.
+type change struct {
+	at time.Duration
+	do func(m *Meter, now time.Duration)
+}
+
+// change does something to the meter now. It is remembered when the meter has logs, so
+// that a log that nobody has read yet can still be made. m.mu is held.
+func (m *Meter) change(do func(m *Meter, now time.Duration)) {
+	now := m.elapsed()
+	m.advanceTo(now)
+	if m.model.kind == heat {
+		m.changes = append(m.changes, change{now, do})
+	}
+	do(m, now)
 }
 
 // Registers returns the ids of the registers that the meter answers, in ascending order.
@@ -179,8 +224,13 @@ func (m *Meter) Wake() {
 func (m *Meter) SetFaults(f Faults) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.advance()
-	m.setFaults(f.withDefaults())
+	f = f.withDefaults()
+	if f.Sensor == m.faults.Sensor && f.Info == m.faults.Info { // no row of a log is another for it
+		m.advance()
+		m.setFaults(f)
+		return
+	}
+	m.change(func(m *Meter, _ time.Duration) { m.setFaults(f) })
 }
 
 // setFaults is SetFaults while m.mu is held, or before anybody else knows m.
@@ -219,27 +269,56 @@ func (m *Meter) SetSerial(n uint32) {
 }
 
 // Replace puts a new meter with this serial number in the place of the old one, for
-// tests and demonstrations: the house lives on, all counters begin at 0.
+// tests and demonstrations: the house lives on, all counters begin at 0 and all logs
+// empty. The clock goes on as it was.
 func (m *Meter) Replace(serial uint32) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.advance()
 	m.serial = serial
-	m.state.begin()
+	m.change(func(m *Meter, _ time.Duration) {
+		m.state.begin()
+		clear(m.written)
+		for _, r := range m.logs {
+			r.newest = 0
+		}
+		for _, l := range m.modules {
+			l.read, l.sent = 0, 0
+		}
+	})
+}
+
+// PowerCut takes the power from the meter for d of simulated time, from now on: it
+// answers nothing, counts nothing and writes no rows of logs. Its clock runs on.
+func (m *Meter) PowerCut(d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d = min(d, maxElapsed)
+	m.change(func(m *Meter, now time.Duration) {
+		m.powerless = [2]time.Duration{now, now + d}
+		m.state.dark = m.seconds(now + d)
+	})
 }
 
 // Override lets the meter send r for register id instead of its own value, also for
 // one that it does not have, for tests and demonstrations. An r without bytes (the
-// zero Register) ends that. More than 255 bytes are cut off.
+// zero Register) ends that. More than 255 bytes are cut off. Logs take the value, too,
+// when it has the unit, the exponent and the width of the meter's own.
 func (m *Meter) Override(id uint16, r kmp.Register) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(r.Raw) == 0 {
-		delete(m.overridden, id)
-		return
-	}
+	m.override(id, r)
+}
+
+// override is Override while m.mu is held.
+func (m *Meter) override(id uint16, r kmp.Register) {
 	r.ID, r.Raw = id, slices.Clone(r.Raw[:min(len(r.Raw), math.MaxUint8)])
-	m.overridden[id] = r
+	m.change(func(m *Meter, _ time.Duration) {
+		if len(r.Raw) == 0 {
+			delete(m.overridden, id)
+			return
+		}
+		m.overridden[id] = r
+	})
 }
 
 // Counts returns what the meter has done so far.
@@ -284,6 +363,9 @@ func (m *Meter) asleep() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	f := m.faults
+	if m.elapsed() < m.powerless[1] {
+		return true
+	}
 	return f.Silence || f.SleepAfter > 0 && time.Since(m.awake) >= f.SleepAfter
 }
 
@@ -302,24 +384,4 @@ func (m *Meter) serialNo() uint32 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.serial
-}
-
-// answer returns the answer to a checked frame, or nil for silence.
-func (m *Meter) answer(f kmp.Frame) kmp.Answer {
-	if f.Address != m.config.Address {
-		return nil
-	}
-	request, err := kmp.DecodeMessage(f)
-	if err != nil {
-		return nil // an unknown command or a malformed request
-	}
-	switch q := request.(type) {
-	case *kmp.GetTypeRequest:
-		return &kmp.GetTypeAnswer{MeterType: m.model.meterType, Revision: m.model.revision}
-	case *kmp.GetSerialNoRequest:
-		return &kmp.GetSerialNoAnswer{SerialNo: m.serialNo()}
-	case *kmp.GetRegisterRequest:
-		return &kmp.GetRegisterAnswer{Registers: m.registers(q.IDs)}
-	}
-	return nil // a command that this meter does not have
 }

@@ -125,7 +125,7 @@ var rows = []row{
 	{73, kmp.UnitTonne, -2, older, zero},
 	{74, kmp.UnitLitrePerH, 0, narrow, func(m *Meter) int64 { return m.state.flow / 1000 }},
 	{75, kmp.UnitLitrePerH, 0, older, zero},
-	{80, kmp.UnitKW, -1, narrow, func(m *Meter) int64 { return m.state.power / 100 }},
+	{registerPower, kmp.UnitKW, -1, narrow, func(m *Meter) int64 { return m.state.power / 100 }},
 	{84, kmp.UnitCubicMetre, -2, older, zero},
 	{85, kmp.UnitCubicMetre, -2, older, zero},
 	{86, kmp.UnitCelsius, -2, narrow, func(m *Meter) int64 { return m.temp(0) }},
@@ -301,8 +301,10 @@ func (e extreme) date() int64 {
 	return int64(y%100)*10_000 + int64(m)*100 + int64(d)
 }
 
-// The registers that are no plain numbers of the house's state.
+// The registers that have a name here; all but the power are no plain numbers of the
+// house's state.
 const (
+	registerPower    uint16 = 80
 	registerDateTime uint16 = 348
 	registerClock    uint16 = 1002
 	registerDate     uint16 = 1003
@@ -311,15 +313,29 @@ const (
 	registerFullType uint16 = 1126
 )
 
-// register encodes one register at the moment now; false if the meter has no such
-// register. m.mu is held and the state is that of now.
+// register encodes one register while the meter's clock shows now; false if the meter
+// has no such register. m.mu is held and the state is that of now.
 func (m *Meter) register(id uint16, now time.Time) (kmp.Register, bool) {
 	if m.missing[id] {
 		return kmp.Register{}, false
 	}
-	if r, ok := m.overridden[id]; ok {
+	if r, ok := m.changed(id); ok {
 		return r, true
 	}
+	return m.own(id, now)
+}
+
+// changed is a register that was overridden or written.
+func (m *Meter) changed(id uint16) (kmp.Register, bool) {
+	r, ok := m.overridden[id]
+	if !ok {
+		r, ok = m.written[id]
+	}
+	return r, ok
+}
+
+// own is register without what Faults, Override and PutRegister make of it.
+func (m *Meter) own(id uint16, now time.Time) (kmp.Register, bool) {
 	var r kmp.Register
 	var err error
 	clock := now.In(m.standard)

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -278,7 +279,7 @@ func (s *session) reply(f kmp.Frame) error {
 
 // answer returns the bytes of the answer to a frame; nil for silence.
 func (s *session) answer(f kmp.Frame, faults Faults) ([]byte, error) {
-	if !faults.ASCII && f.Address != s.meter.config.Address {
+	if !faults.ASCII && !s.meter.hears(f.Address) {
 		return nil, nil
 	}
 	if s.meter.throttled() {
@@ -347,7 +348,7 @@ func (s *session) spoil(frame []byte, f Faults) (wire []byte, delay time.Duratio
 	if cut {
 		frame = s.corrupt(frame, f.MaxAnswer)
 	}
-	if truncated {
+	if truncated && len(frame) > 1 {
 		frame = frame[:1+s.random.IntN(len(frame)-1)]
 	}
 	if !lost {
@@ -368,8 +369,8 @@ func (s *session) spoil(frame []byte, f Faults) (wire []byte, delay time.Duratio
 	return wire, delay
 }
 
-// forge flips one to three bits of one value in a GetRegister answer and makes the
-// checksum fit; false if the frame has no value.
+// forge flips one to three bits of one value, of a GetRegister answer or a row of a log,
+// and makes the checksum fit; false if the frame has no value.
 func (s *session) forge(frame []byte) ([]byte, bool) {
 	f, err := kmp.DecodeFrame(frame)
 	if err != nil {
@@ -379,11 +380,11 @@ func (s *session) forge(frame []byte) ([]byte, bool) {
 	if err != nil {
 		return frame, false
 	}
-	answer, ok := m.(*kmp.GetRegisterAnswer)
-	if !ok || len(answer.Registers) == 0 {
+	registers := values(m)
+	if len(registers) == 0 {
 		return frame, false
 	}
-	raw := answer.Registers[s.forger.IntN(len(answer.Registers))].Raw
+	raw := registers[s.forger.IntN(len(registers))].Raw
 	if len(raw) == 0 {
 		return frame, false
 	}
@@ -391,11 +392,30 @@ func (s *session) forge(frame []byte) ([]byte, bool) {
 	for _, bit := range bits[:1+s.forger.IntN(3)] {
 		raw[bit/8] ^= 1 << (bit % 8)
 	}
-	forged, err := kmp.AppendMessage(nil, kmp.FromMeter, f.Address, answer)
+	forged, err := kmp.AppendMessage(nil, kmp.FromMeter, f.Address, m)
 	if err != nil {
 		return frame, false
 	}
 	return forged, true
+}
+
+// values are the registers in an answer.
+func values(m kmp.Message) (list []kmp.Register) {
+	var rows []kmp.LogRow
+	switch a := m.(type) {
+	case *kmp.GetRegisterAnswer:
+		return a.Registers
+	case *kmp.LogByIDAnswer:
+		rows = a.Rows
+	case *kmp.LogLastAnswer:
+		rows = a.Rows
+	case *kmp.LogRecordsAnswer:
+		rows = a.Rows
+	}
+	for _, r := range rows {
+		list = append(list, r.Registers...)
+	}
+	return list
 }
 
 // garble replaces every byte by one that a port at the wrong baud rate would see:
@@ -425,7 +445,7 @@ func (s *session) corrupt(frame []byte, behind int) []byte {
 		for range 1 + s.random.IntN(3) {
 			bad[behind+s.random.IntN(len(bad)-behind)] ^= 1 << s.random.IntN(8)
 		}
-		if _, err := kmp.DecodeFrame(bad); err != nil {
+		if _, err := kmp.DecodeFrame(bad); err != nil && !bytes.Equal(bad, frame) {
 			return bad
 		}
 	}
