@@ -33,6 +33,7 @@ import (
 	"kmp2mqtt/kmp/catalog"
 	"kmp2mqtt/kmp/census"
 	"kmp2mqtt/kmp/diagnosis"
+	"kmp2mqtt/kmp/explain"
 	"kmp2mqtt/kmp/link"
 	"kmp2mqtt/kmp/sim"
 )
@@ -711,35 +712,6 @@ func (p program) census(ctx context.Context, args []string) error {
 	return p.table(rows)
 }
 
-// register is one register as the verbs print it.
-type register struct {
-	ID          uint16    `json:"id"`
-	Name        string    `json:"name"`
-	Description string    `json:"description"`
-	Value       kmp.Value `json:"value"`
-	Unit        string    `json:"unit"`
-}
-
-// describe puts a register into words. A value that cannot be what its unit
-// promises is unknown; the problem goes to standard error.
-func (p program) describe(r kmp.Register) register {
-	known := catalog.Lookup(r.ID)
-	value, err := catalog.Value(r)
-	if err != nil {
-		fmt.Fprintln(p.err, err)
-	}
-	unit, _ := catalog.LookupUnit(r.Unit)
-	return register{r.ID, known.Name, known.Description, value, unit.Symbol}
-}
-
-func (r register) row() []string {
-	value := "-"
-	if r.Value != nil {
-		value = r.Value.String()
-	}
-	return []string{fmt.Sprint(r.ID), r.Name, value, r.Unit}
-}
-
 func (p program) read(ctx context.Context, args []string) error {
 	fs, asJSON := newFlags("read")
 	args, err := p.parse(fs, args, 1, -1)
@@ -774,25 +746,29 @@ func (p program) read(ctx context.Context, args []string) error {
 		return err
 	}
 	result := struct {
-		Serial      *string    `json:"serial"`
-		Time        time.Time  `json:"time"`
-		Registers   []register `json:"registers"`
-		Unsupported []uint16   `json:"unsupported"`
-	}{id.Serial, time.Now().UTC().Truncate(time.Second), []register{}, []uint16{}}
+		Serial      *string            `json:"serial"`
+		Time        time.Time          `json:"time"`
+		Registers   []explain.Register `json:"registers"`
+		Unsupported []uint16           `json:"unsupported"`
+	}{id.Serial, time.Now().UTC().Truncate(time.Second), []explain.Register{}, []uint16{}}
 	for _, id := range ids {
 		i := slices.IndexFunc(registers, func(r kmp.Register) bool { return r.ID == id })
 		if i < 0 {
 			result.Unsupported = append(result.Unsupported, id)
 			continue
 		}
-		result.Registers = append(result.Registers, p.describe(registers[i]))
+		r, err := explain.Describe(registers[i])
+		if err != nil {
+			fmt.Fprintln(p.err, err)
+		}
+		result.Registers = append(result.Registers, r)
 	}
 	if *asJSON {
 		return p.printJSON(result)
 	}
 	var rows [][]string
 	for _, r := range result.Registers {
-		rows = append(rows, r.row())
+		rows = append(rows, []string{fmt.Sprint(r.ID), r.Name, r.Text(), r.Unit})
 	}
 	for _, id := range result.Unsupported {
 		fmt.Fprintf(p.err, "register %d (%s) is not supported by this meter\n", id, catalog.Lookup(id).Name)
@@ -829,110 +805,24 @@ func (p program) decode(_ context.Context, args []string) error {
 	if len(wire) == 0 {
 		return usagef("%q holds no bytes", strings.Join(args, " "))
 	}
-	for _, frame := range splitFrames(wire) {
-		if err := p.explain(frame, *asJSON); err != nil {
+	for _, frame := range explain.Split(wire) {
+		e, err := explain.Frame(frame)
+		if err != nil {
+			return err
+		}
+		for _, problem := range e.Problems {
+			fmt.Fprintln(p.err, problem)
+		}
+		if *asJSON {
+			err = p.printJSON(e)
+		} else {
+			err = p.table(e.Lines())
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// splitFrames cuts a capture, such as an echo and the answer behind it, after each
-// stop byte. What is not a frame is left for the decoder to refuse.
-func splitFrames(wire []byte) [][]byte {
-	var frames [][]byte
-	for len(wire) > 0 {
-		end := slices.Index(wire, kmp.Stop) + 1
-		if wire[0] == kmp.Ack {
-			end = 1
-		}
-		if end == 0 {
-			end = len(wire)
-		}
-		frames = append(frames, wire[:end])
-		wire = wire[end:]
-	}
-	return frames
-}
-
-// frameFields is a frame in JSON; which of the fields are there depends on the command.
-type frameFields struct {
-	Direction string      `json:"direction"`
-	Address   kmp.Address `json:"address"`
-	Command   string      `json:"command"`
-	Serial    *string     `json:"serial,omitempty"`
-	Type      *string     `json:"meter_type,omitempty"`
-	Revision  *string     `json:"software_revision,omitempty"`
-	Model     *string     `json:"model,omitempty"`
-	Registers any         `json:"registers,omitempty"`
-	Data      *string     `json:"data,omitempty"` // of a command that has no fields of its own
-}
-
-func (p program) explain(wire []byte, asJSON bool) error {
-	f, err := kmp.DecodeFrame(wire)
-	if errors.Is(err, kmp.ErrAck) {
-		if asJSON {
-			return p.printJSON(struct {
-				Direction       string `json:"direction"`
-				Acknowledgement bool   `json:"acknowledgement"`
-			}{"from_meter", true})
-		}
-		return p.table([][]string{{"direction", "from_meter"}, {"acknowledgement", "06"}})
-	}
-	if err != nil {
-		return fmt.Errorf("% X: %w", wire, err)
-	}
-	m, err := kmp.DecodeMessage(f)
-	if err != nil && !errors.Is(err, kmp.ErrUnknownCommand) {
-		return fmt.Errorf("% X: %w", wire, err)
-	}
-	fields := frameFields{Direction: f.Direction.String(), Address: f.Address, Command: f.Command.String()}
-	rows := [][]string{
-		{"direction", fields.Direction},
-		{"address", fmt.Sprintf("%d (%02X)", f.Address, byte(f.Address))},
-		{"command", fmt.Sprintf("%s (%02X)", f.Command, byte(f.Command))},
-	}
-	add := func(field **string, name, value string) {
-		*field = &value
-		rows = append(rows, []string{name, value})
-	}
-	switch m := m.(type) {
-	case nil:
-		add(&fields.Data, "data", fmt.Sprintf("%X", f.Data))
-	case *kmp.GetTypeAnswer:
-		add(&fields.Type, "meter type", fmt.Sprintf("%04X", m.MeterType))
-		add(&fields.Revision, "software revision", m.Revision.String())
-		if model, ok := catalog.ModelByType(m.MeterType); ok {
-			add(&fields.Model, "model", model.Title)
-		}
-	case *kmp.GetSerialNoAnswer:
-		add(&fields.Serial, "serial", fmt.Sprint(m.SerialNo))
-	case *kmp.GetRegisterRequest:
-		type asked struct {
-			ID          uint16 `json:"id"`
-			Name        string `json:"name"`
-			Description string `json:"description"`
-		}
-		list := []asked{}
-		for _, id := range m.IDs {
-			r := catalog.Lookup(id)
-			list = append(list, asked{id, r.Name, r.Description})
-			rows = append(rows, []string{fmt.Sprintf("register %d", id), r.Name})
-		}
-		fields.Registers = list
-	case *kmp.GetRegisterAnswer:
-		list := []register{}
-		for _, r := range m.Registers {
-			d := p.describe(r)
-			list = append(list, d)
-			rows = append(rows, []string{fmt.Sprintf("register %d", r.ID), strings.Join(d.row()[1:], " ")})
-		}
-		fields.Registers = list
-	}
-	if asJSON {
-		return p.printJSON(fields)
-	}
-	return p.table(rows)
 }
 
 func (p program) simulate(ctx context.Context, args []string) error {
