@@ -2,7 +2,12 @@ package logbook
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
+	"math"
+	"slices"
+	"time"
 
 	"kmp2mqtt/kmp"
 )
@@ -11,14 +16,42 @@ import (
 // learned of the log, so it is worth keeping: after [io.EOF], Next looks for new rows.
 // It is not for use by several goroutines at once.
 type Reader struct {
-	src            Source
-	log            kmp.LogType
-	want           Range
+	src  Source
+	log  kmp.LogType
+	want Range
+
+	// What was learned of the log.
 	config         *kmp.LogConfig
 	newest, oldest int64 // ids; none when not known
-	lost           []idRun
-	next           int64
-	looked         bool
+	newestTime     time.Time
+	step           time.Duration // from row to row at least; 0: not known
+	stepSeen       bool          // it is what was seen between two rows
+	asked          []uint16      // the registers to ask for: what holds the time, then what is wanted
+	times          int           // how many of them hold the time
+	absent         []uint16      // registers that the log does not have
+	dateTime       bool          // register 348 was among those that came
+	allTimes       bool          // not in all rows, though
+	fit            fit
+	answered       bool // the meter has answered a logger command
+	came           bool // with rows
+
+	// Where the reading is.
+	next    int64   // id of the row to be delivered next; none while that is searched for
+	last    Row     // the row before; its registers only when it was delivered
+	held    []Row   // rows that wait for the ones before them, ascending
+	beyond  []Row   // not before Until: delivered if a row before it follows
+	inside  bool    // the first row not before Since was met
+	count   int     // rows delivered
+	over    bool    // the last row wanted was delivered
+	looked  bool    // newest is what the meter said since the last io.EOF
+	picky   bool    // the meter did not like the request: its configuration says why
+	search  search  // for the first row, or the oldest
+	part    *page   // some registers of it are yet to be read
+	suspect []Row   // looked wrong and are read again
+	again   int     // how often that was done
+	renewed bool    // the newest id went back, once
+	refused int     // answers in a row without the rows asked for
+	lost    []idRun // not told yet
 }
 
 // none is no id.
@@ -30,10 +63,13 @@ type idRun struct{ from, to uint32 }
 // NewReader returns a reader of the rows in a range of a meter's log. It sends nothing
 // yet.
 func NewReader(src Source, log kmp.LogType, r Range) *Reader {
-	n := &Reader{src: src, log: log, want: r, newest: none, oldest: none, next: none}
+	n := &Reader{src: src, log: log, want: r, newest: none, oldest: none, next: none, step: nominal(log), fit: newFit()}
+	n.want.Registers = slices.Clone(r.Registers)
 	if r.Known {
 		n.next = int64(r.After) + 1
+		n.last = Row{Log: log, ID: r.After, Time: r.AfterTime}
 	}
+	n.choose()
 	return n
 }
 
@@ -41,21 +77,24 @@ func NewReader(src Source, log kmp.LogType, r Range) *Reader {
 func (r *Reader) Retarget(conn *kmp.Conn) { r.src.Conn = conn }
 
 // Config returns the log's configuration, if it was asked for: that is so when all
-// registers are wanted, and where the meter refused some.
+// registers are wanted, and where the meter did not like a request.
 func (r *Reader) Config() (kmp.LogConfig, bool) {
 	if r.config == nil {
 		return kmp.LogConfig{}, false
 	}
-	return *r.config, true
+	c := *r.config
+	c.Registers = slices.Clone(c.Registers)
+	return c, true
 }
 
 // Newest returns the id of the newest row of the log when last heard of.
-func (r *Reader) Newest() (uint32, bool) { return id(r.newest) }
+func (r *Reader) Newest() (id uint32, ok bool) { return known(r.newest) }
 
-// Oldest returns the id of the oldest row of the log when last heard of.
-func (r *Reader) Oldest() (uint32, bool) { return id(r.oldest) }
+// Oldest returns the id of the oldest row of the log when last heard of, which is not in
+// every reading.
+func (r *Reader) Oldest() (id uint32, ok bool) { return known(r.oldest) }
 
-func id(n int64) (uint32, bool) { return uint32(max(n, 0)), n != none }
+func known(id int64) (uint32, bool) { return uint32(max(id, 0)), id != none }
 
 // Lost returns the next run of rows that were wanted and that the log no longer had when
 // they were to be read: they lie before the rows of the last Next. Each run is told once.
@@ -68,48 +107,306 @@ func (r *Reader) Lost() (from, to uint32, ok bool) {
 	return run.from, run.to, true
 }
 
-// Next sends one request, which the connection may repeat once, and returns the rows
-// that can be delivered then: ascending, without holes and continuing those of the Next
-// before, but for what Lost tells. There may be none yet: the end is [io.EOF], when the
-// newest row of the log was delivered or the range is over. Called again after that, it
-// looks for new rows.
+// Next sends one request, which the connection may repeat, and returns the rows that can
+// be delivered then: ascending, without holes and continuing those of the Next before,
+// but for what Lost tells. There may be none yet: the end is [io.EOF], when every row up
+// to the newest one known was delivered, or the range is over. Called again after that,
+// it looks for new rows. An answer is not longer than 9 s at 1200 baud.
 //
-// Only a meter that never answered a logger command and is silent costs more: up to two
-// more requests, to tell a meter without logs ([ErrNoLogs]) from one that is not there.
+// Only silence of a meter that never answered a logger command costs more: up to two
+// more requests, to tell a meter without this log ([ErrNoLogs]) from one that is not
+// there.
+//
+// Rows whose time does not go up, or in which a counter falls, are read again, up to
+// three times: what comes twice is the truth, and delivered.
 //
 // Errors are those of [kmp.Conn.Do], [ErrNoLogs], [ErrRestarted], [ErrUnsteady] and
-// *[InfoError]. After any of them, and when ctx ended, Next may be called again: it
-// goes on where it was, skips nothing and delivers nothing twice.
+// *[InfoError]. A damaged answer is none as long as less can be asked for. After any
+// error, and when ctx ended, Next may be called again: it goes on where it was, skips
+// nothing and delivers nothing twice.
 func (r *Reader) Next(ctx context.Context) ([]Row, error) {
-	ids := []uint16{regDate, regClock}
-	ids = append(ids, r.want.Registers[:min(len(r.want.Registers), kmp.MaxRegisters-len(ids))]...)
-	var page kmp.LogPage
 	var err error
 	switch {
+	case r.over:
+		return nil, io.EOF
+	case r.config == nil && (r.want.Registers == nil || r.picky):
+		err = r.configure(ctx)
+	case r.part != nil:
+		err = r.complete(ctx)
+	case r.suspect != nil:
+		err = r.read(ctx, int64(r.suspect[len(r.suspect)-1].ID), len(r.suspect))
+	case r.search.bottom:
+		err = r.findOldest(ctx)
 	case !r.looked:
-		page, err = r.src.Conn.LogLast(ctx, r.src.Address, r.log, 0, 1, ids...)
+		err = r.look(ctx)
+	case r.next == none:
+		err = r.find(ctx)
 	case r.next > r.newest:
 		r.looked = false
 		return nil, io.EOF
 	default:
-		page, err = r.src.Conn.LogByID(ctx, r.src.Address, r.log, uint32(r.next), 1, ids...)
+		from, rows := r.gap()
+		err = r.read(ctx, from, rows)
 	}
 	if err != nil {
 		return nil, err
 	}
-	r.newest = int64(page.Newest)
-	if !r.looked {
-		r.looked = true
-		if r.next == none {
-			r.next = r.newest
+	return r.deliver(), nil
+}
+
+// request is one request for rows: the newest ones, from a number of rows before the
+// newest on, or those from an id on; always towards older ones.
+type request struct {
+	last   bool
+	offset uint16
+	from   int64
+	rows   int
+	ids    []uint16
+}
+
+// send sends a request for rows. Without an error, ok is false when no answer is of use
+// and there is something else to ask. The page may have no rows.
+func (r *Reader) send(ctx context.Context, q request) (p kmp.LogPage, ok bool, err error) {
+	rows := uint16(min(q.rows, 0xFFFF))
+	if q.last {
+		p, err = r.src.Conn.LogLast(ctx, r.src.Address, r.log, q.offset, rows, q.ids...)
+	} else {
+		p, err = r.src.Conn.LogByID(ctx, r.src.Address, r.log, uint32(q.from), rows, q.ids...)
+	}
+	if err != nil {
+		return p, false, r.failed(ctx, q, err)
+	}
+	r.answered = true
+	if p.Info&kmp.LogEmpty != 0 {
+		r.looked, r.part, r.suspect = false, nil, nil
+		return p, false, io.EOF
+	}
+	if int64(p.Newest) < max(r.newest, r.next-1) {
+		return p, false, r.wentBack()
+	}
+	r.renewed = false
+	r.newest = int64(p.Newest)
+	if len(p.Rows) == 0 {
+		return p, true, nil
+	}
+	r.came = true
+	r.fit.came(p.Rows[0].Registers)
+	r.learnStep(p.Rows)
+	if p.Info&kmp.LogMore != 0 && len(p.Rows) < q.rows {
+		r.fit.cut(q.ids, len(p.Rows))
+	}
+	if p.First == p.Newest {
+		if t, _ := r.timeOf(p.Rows[0].Registers); !t.IsZero() {
+			r.newestTime = t
 		}
-		return nil, nil
 	}
-	var rows []Row
-	for _, row := range page.Rows {
-		t, _ := timeOf(row.Registers, r.src.Zone, false)
-		rows = append(rows, Row{Log: r.log, ID: row.ID, Time: t, Registers: row.Registers})
+	return p, true, nil
+}
+
+// ask is send for rows that should be there: a page that is ok has some.
+func (r *Reader) ask(ctx context.Context, q request) (p kmp.LogPage, ok bool, err error) {
+	p, ok, err = r.send(ctx, q)
+	if !ok || err != nil {
+		return p, false, err
+	}
+	if len(p.Rows) == 0 {
+		return p, false, r.noRows(q, p.Info)
+	}
+	r.refused = 0
+	return p, true, nil
+}
+
+// failed says what becomes of a request without an answer.
+func (r *Reader) failed(ctx context.Context, q request, err error) error {
+	switch {
+	case ctx.Err() != nil:
+	case errors.Is(err, kmp.ErrCodec) && !errors.Is(err, kmp.ErrNoFrame) && r.fit.damaged(q.ids, q.rows):
+		return nil
+	case errors.Is(err, kmp.ErrNoReply) && !r.answered:
+		return r.doubt(ctx, err)
+	case errors.Is(err, kmp.ErrNoReply) && !r.came:
+		r.fit.damaged(q.ids, q.rows) // it may be too much for a meter that has the log
+	}
+	return r.wrap(err)
+}
+
+func (r *Reader) wrap(err error) error { return fmt.Errorf("logbook: %s log: %w", r.log, err) }
+
+// doubt finds out what the silence of a meter means that has answered no logger command
+// yet: that it is not there, has no such log, or did not like the request.
+func (r *Reader) doubt(ctx context.Context, silence error) error {
+	if _, err := r.src.Conn.GetSerialNo(ctx, r.src.Address); ctx.Err() != nil {
+		return r.wrap(err)
+	} else if err != nil {
+		return r.wrap(silence)
+	}
+	config, err := r.src.Conn.LogConfig(ctx, r.src.Address, r.log)
+	switch {
+	case err == nil:
+		r.configured(config)
+		return nil
+	case errors.Is(err, kmp.ErrNoReply) && ctx.Err() == nil:
+		return fmt.Errorf("%w: %w", ErrNoLogs, silence)
+	}
+	return r.wrap(err)
+}
+
+// configure asks which registers the log has.
+func (r *Reader) configure(ctx context.Context) error {
+	config, err := r.src.Conn.LogConfig(ctx, r.src.Address, r.log)
+	switch {
+	case err == nil:
+		r.configured(config)
+		return nil
+	case errors.Is(err, kmp.ErrNoReply) && !r.answered && ctx.Err() == nil:
+		return r.doubt(ctx, err)
+	}
+	return r.wrap(err)
+}
+
+func (r *Reader) configured(config kmp.LogConfig) {
+	r.answered, r.picky, r.config = true, false, &config
+	r.part = nil
+	r.choose()
+}
+
+// wentBack takes in that the newest row has a lower id than one known before. It takes
+// two answers that say so: one may be an old answer that came late.
+func (r *Reader) wentBack() error {
+	r.looked, r.part, r.suspect = false, nil, nil
+	if r.renewed {
+		r.renewed = false
+		return ErrRestarted
+	}
+	r.renewed = true
+	return nil
+}
+
+// patience is how many answers in a row may be without the rows asked for.
+const patience = 3
+
+// noRows takes in an answer without rows.
+func (r *Reader) noRows(q request, info kmp.LogInfo) error {
+	r.part, r.suspect = nil, nil
+	r.refused++
+	switch {
+	case info&kmp.LogMore != 0 && r.fit.damaged(q.ids, 1):
+		return nil // a row with so many registers is too much for the meter's buffer
+	case info&(kmp.LogUnsupported|kmp.LogInvalid|kmp.LogCut) != 0 && r.config == nil:
+		r.picky = true
+		return nil
+	case info&kmp.LogOutOfRange != 0 && r.refused <= patience:
+		r.search = search{bottom: true}
+		return nil
+	}
+	return &InfoError{Log: r.log, Info: info}
+}
+
+// choose sets what to ask for in each row.
+func (r *Reader) choose() {
+	wanted := r.want.Registers
+	if r.config != nil {
+		if wanted == nil {
+			wanted = r.config.Registers
+		}
+	}
+	r.asked = r.asked[:0:0]
+	ask := func(id uint16) {
+		if !slices.Contains(r.asked, id) && !slices.Contains(r.absent, id) && (r.config == nil || slices.Contains(r.config.Registers, id)) {
+			r.asked = append(r.asked, id)
+		}
+	}
+	ask(regDateTime)
+	if len(r.asked) == 0 || r.allTimes || r.config == nil && !r.dateTime {
+		ask(regDate)
+		ask(regClock)
+	}
+	r.times = len(r.asked)
+	for _, id := range wanted {
+		if !isTime(id) {
+			ask(id)
+		}
+	}
+	if len(r.asked) == 0 { // something has to be
+		r.asked = []uint16{regDate}
+	}
+}
+
+// group is the registers of the next request.
+func (r *Reader) group(todo []uint16) []uint16 { return todo[:min(len(todo), r.fit.size)] }
+
+// fits is how many rows fit into an answer, whichever of the registers it is for.
+func (r *Reader) fits() int {
+	n := math.MaxInt
+	for todo := r.asked; len(todo) > 0; {
+		group := r.group(todo)
+		n = min(n, r.fit.rows(group))
+		todo = todo[len(group):]
+	}
+	return n
+}
+
+// gap returns the rows to be read next: as many as fit of those that come next and are
+// not held already.
+func (r *Reader) gap() (from int64, rows int) {
+	top := r.newest
+	if len(r.held) > 0 {
+		top = int64(r.held[0].ID) - 1
+	}
+	n := min(top-r.next+1, int64(r.fits()))
+	if r.want.Most > 0 && (r.inside || r.want.Since.IsZero()) {
+		n = min(n, int64(r.want.Most-r.count))
+	}
+	n = max(min(n, r.untilRows()), 1)
+	return r.next + n - 1, int(n)
+}
+
+// untilRows is how many rows there can be before Until and a little more.
+func (r *Reader) untilRows() int64 {
+	if r.want.Until.IsZero() || r.step == 0 {
+		return math.MaxInt64
+	}
+	bound := r.want.Until.Add(margin)
+	if last := r.last.Time; before(last, bound) {
+		return r.rowsSince(last, bound)
+	}
+	if end := r.lastID(); r.next <= end {
+		return end - r.next + 1 + r.rowsSince(r.want.Until, bound)
+	}
+	return math.MaxInt64
+}
+
+// lastID is the row at Until or one before it, whatever times the rows around it show: so
+// many rows at most are between it and the newest.
+func (r *Reader) lastID() int64 {
+	if r.step == 0 {
+		return 0
+	}
+	return r.newest - r.rowsSince(r.want.Until, r.newestBy())
+}
+
+// deliver takes from the rows held those that come next and are in the range.
+func (r *Reader) deliver() (out []Row) {
+	for len(r.held) > 0 && int64(r.held[0].ID) == r.next && !r.over {
+		row := r.held[0]
+		r.held = r.held[1:]
 		r.next++
+		r.last = row
+		if !r.inside && before(row.Time, r.want.Since) {
+			continue
+		}
+		r.inside = true
+		if !r.want.Until.IsZero() && (len(r.beyond) > 0 && row.Time.IsZero() || !row.Time.Before(r.want.Until)) {
+			r.beyond = append(r.beyond, row)
+			r.over = !row.Time.Before(r.want.Until.Add(margin)) && r.next > r.lastID()
+			continue
+		}
+		out = append(append(out, r.beyond...), row)
+		r.beyond = nil
+		if n := r.want.Most - r.count; r.want.Most > 0 && len(out) >= n {
+			out, r.over = out[:n], true
+		}
 	}
-	return rows, nil
+	r.count += len(out)
+	return out
 }

@@ -1,0 +1,101 @@
+package logbook
+
+import "kmp2mqtt/kmp"
+
+const (
+	// largest is how many bytes of data an answer may have: 9 s at 1200 baud. A larger
+	// one would save little, and a live reading may be waiting for the line.
+	largest = 1024
+	// growAfter good answers in a row make requests larger again that damaged ones made
+	// smaller; each time that this was wrong they have to be twice as many, up to
+	// growAtMost.
+	growAfter  = 10
+	growAtMost = 160
+
+	pageHeader     = 15 // bytes of an answer before its rows
+	registerHeader = 5  // bytes before each value of the first row
+	usualWidth     = 4  // bytes of a value, as a rule
+)
+
+// fit is how much fits into an answer, by what came.
+type fit struct {
+	size   int // registers in a request, 1 to 8
+	buffer int // bytes of the longest answer that the meter cut off; 0: none was
+	room   int // bytes that come through where longer answers were damaged; 0: no bound
+	good   int // answers in a row
+	need   int // how many of them make requests larger
+	width  map[uint16]int
+}
+
+func newFit() fit {
+	return fit{size: kmp.MaxRegisters, need: growAfter, width: map[uint16]int{regDateTime: 7}}
+}
+
+// length is how many bytes of data an answer has.
+func (f *fit) length(ids []uint16, rows int) int {
+	return pageHeader + registerHeader*len(ids) + rows*f.rowWidth(ids)
+}
+
+func (f *fit) rowWidth(ids []uint16) (width int) {
+	for _, id := range ids {
+		if w, ok := f.width[id]; ok {
+			width += w
+		} else {
+			width += usualWidth
+		}
+	}
+	return max(width, 1)
+}
+
+// rows is how many rows fit into one answer, at least one.
+func (f *fit) rows(ids []uint16) int {
+	limit := largest
+	if f.buffer > 0 {
+		limit = min(limit, f.buffer)
+	}
+	if f.room > 0 {
+		limit = min(limit, f.room)
+	}
+	return max((limit-pageHeader-registerHeader*len(ids))/f.rowWidth(ids), 1)
+}
+
+// cut takes in that the meter had room for some of the rows alone.
+func (f *fit) cut(ids []uint16, rows int) {
+	f.buffer = f.length(ids, rows)
+}
+
+// damaged takes in that an answer did not come through. Less will be asked for: fewer
+// rows, then fewer registers. False says that there is no less.
+func (f *fit) damaged(ids []uint16, rows int) bool {
+	f.good, f.need = 0, min(2*f.need, growAtMost)
+	switch {
+	case rows > 1:
+		f.room = f.length(ids, rows/2)
+	case len(ids) > 1:
+		f.size = len(ids) / 2
+	default:
+		return false
+	}
+	return true
+}
+
+// came takes in a good answer.
+func (f *fit) came(registers []kmp.Register) {
+	for _, r := range registers {
+		f.width[r.ID] = len(r.Raw)
+	}
+	if f.room == 0 && f.size == kmp.MaxRegisters {
+		return
+	}
+	if f.good++; f.good < f.need {
+		return
+	}
+	f.good = 0
+	f.size = min(2*f.size, kmp.MaxRegisters)
+	if f.room *= 2; f.room >= largest {
+		f.room = 0
+	}
+	if f.room == 0 && f.size == kmp.MaxRegisters {
+		f.need = growAfter
+	}
+}
