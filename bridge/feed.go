@@ -83,16 +83,9 @@ type fedMeter struct {
 	failing bool
 
 	page     []logbook.Row // still to be published; the first may be on its way
-	after    position      // what page follows, of new rows
 	replayed *replay       // what page is of; nil: new rows
 	acked    bool          // the first of page is acknowledged, and that is not written down yet
 	newFirst bool          // a replay has just ended: new rows before the next one
-}
-
-// position is the last row of a log that was published.
-type position struct {
-	id    uint32
-	known bool
 }
 
 // replay is a range that is published again.
@@ -289,27 +282,22 @@ func (f *feed) settle(m *fedMeter) error {
 		f.mu.Lock()
 		m.replayed.rows++
 		f.mu.Unlock()
-	} else {
-		now, err := f.position(m, row.Log)
-		if err != nil {
-			return err
-		}
-		if now != m.after { // the log began anew: the page is of the one before
-			m.acked, m.page = false, nil
-			return nil
-		}
-		if err := f.store.SetPosition(feedConsumer, m.serial, row.Log, row.ID); err != nil {
-			return err
-		}
-		m.after = position{row.ID, true}
+		m.acked, m.page = false, m.page[1:]
+		return nil
+	}
+	rows, err := f.store.After(m.serial, row.Log, row.ID-1, 1)
+	if err != nil {
+		return err
+	}
+	if len(rows) == 0 || rows[0].ID != row.ID || !rows[0].Time.Equal(row.Time) { // the log began anew meanwhile
+		m.acked, m.page = false, nil
+		return nil
+	}
+	if err := f.store.SetPosition(feedConsumer, m.serial, row.Log, row.ID); err != nil {
+		return err
 	}
 	m.acked, m.page = false, m.page[1:]
 	return nil
-}
-
-func (f *feed) position(m *fedMeter, log kmp.LogType) (p position, err error) {
-	p.id, p.known, err = f.store.Position(feedConsumer, m.serial, log)
-	return p, err
 }
 
 // rest ends a meter's turn: there is nothing of it to publish, or nobody to publish it for.
@@ -359,16 +347,16 @@ func (f *feed) load(m *fedMeter) error {
 		return f.loadReplay(m, r)
 	}
 	for _, log := range feedLogs {
-		after, err := f.position(m, log)
+		last, _, err := f.store.Position(feedConsumer, m.serial, log) // 0: before the first row
 		if err != nil {
 			return err
 		}
-		rows, err := f.store.After(m.serial, log, after.id, feedPage)
+		rows, err := f.store.After(m.serial, log, last, feedPage)
 		if err != nil {
 			return err
 		}
 		if len(rows) > 0 {
-			m.page, m.after = rows, after
+			m.page = rows
 			return nil
 		}
 	}
@@ -378,11 +366,11 @@ func (f *feed) load(m *fedMeter) error {
 // loadReplay reads the next page of a range, and ends the replay behind its last one.
 func (f *feed) loadReplay(m *fedMeter, r *replay) error {
 	if !r.begun {
-		last, err := f.position(m, r.log)
+		last, known, err := f.store.Position(feedConsumer, m.serial, r.log)
 		if err != nil {
 			return err
 		}
-		r.begun, r.over, r.last = true, !last.known, last.id
+		r.begun, r.over, r.last = true, !known, last
 	}
 	if !r.over {
 		rows, err := f.store.After(m.serial, r.log, r.at, feedPage)
