@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -24,6 +25,7 @@ import (
 	"syscall"
 	"text/tabwriter"
 	"time"
+	_ "time/tzdata" // containers have no time zones
 
 	"github.com/lmittmann/tint"
 	"golang.org/x/term"
@@ -35,6 +37,7 @@ import (
 	"kmp2mqtt/kmp/diagnosis"
 	"kmp2mqtt/kmp/explain"
 	"kmp2mqtt/kmp/link"
+	"kmp2mqtt/kmp/logbook"
 	"kmp2mqtt/kmp/sim"
 )
 
@@ -60,9 +63,16 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	context.AfterFunc(ctx, stop) // a second signal ends the program the hard way
-	p := program{os.Environ(), os.Stdout, os.Stderr, isTerminal(os.Stderr)}
+	p := program{environ: os.Environ(), out: os.Stdout, err: os.Stderr, terminal: isTerminal(os.Stderr)}
+	if isTerminal(os.Stdin) {
+		p.keys = os.Stdin
+		signal.Ignore(sigTTIN) // a shell's background job, which has no keyboard, reads an error
+	}
 	os.Exit(p.run(ctx, os.Args[1:]))
 }
+
+// sigTTIN stops a program, unless ignored; the same number on all systems that have it.
+const sigTTIN = syscall.Signal(21)
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
@@ -71,6 +81,17 @@ type program struct {
 	environ  []string
 	out, err io.Writer // data; everything else
 	terminal bool      // err is one
+	keys     io.Reader // lines that somebody types; nil: nobody does
+}
+
+// setting is the value of an environment variable.
+func (p program) setting(name string) string {
+	for _, s := range p.environ {
+		if v, ok := strings.CutPrefix(s, name+"="); ok && v != "" {
+			return v
+		}
+	}
+	return ""
 }
 
 type verb struct {
@@ -83,6 +104,8 @@ func verbs() []verb {
 		{"run", "", "the bridge, settings from the environment; this is what happens without a verb", program.bridge},
 		{"demo", "", "the bridge with a simulated meter and a broker of its own: nothing else is needed", program.demo},
 		{"read", "LINE [REGISTER...]", "one reading: id, name, value, unit", program.read},
+		{"log", "LINE LOG", "the rows of the meter's own log: year, month, day, hour or minute", program.log},
+		{"clock", "LINE", "the meter's clock and how far it is off; with -set it is set", program.clock},
 		{"identify", "LINE", "type, serial number, software revision", program.identify},
 		{"diagnose", "LINE", "looks at a line step by step and says what is wrong and what to do", program.diagnose},
 		{"align", "LINE", "many small reads for the hand that moves the head: shows when it sits", program.align},
@@ -409,16 +432,26 @@ func freeAddress(address string) (string, error) {
 	return l.Addr().String(), l.Close()
 }
 
-// open opens the line of a verb such as read; options that concern a meter come back.
-func (p program) open(ctx context.Context, line string) (*kmp.Conn, bridge.MeterConfig, error) {
-	m, err := bridge.ParseMeter(line, func(raw string) (string, time.Duration, error) {
-		t, err := link.Parse(raw)
+// parseLine reads the LINE of a verb. Options that concern a meter stand in its settings.
+func parseLine(raw string) (m bridge.MeterConfig, t link.Target, err error) {
+	m, err = bridge.ParseMeter(raw, func(raw string) (string, time.Duration, error) {
+		var err error
+		t, err = link.Parse(raw)
 		return t.String(), t.ByteTime(), err
 	})
 	if err != nil {
-		return nil, m, usageError{err}
+		err = usageError{err}
 	}
-	l, err := dial(ctx, m.Line)
+	return m, t, err
+}
+
+// open opens the line of a verb such as read.
+func (p program) open(ctx context.Context, line string) (*kmp.Conn, bridge.MeterConfig, error) {
+	m, t, err := parseLine(line)
+	if err != nil {
+		return nil, m, err
+	}
+	l, err := link.Open(ctx, t)
 	if err != nil {
 		return nil, m, err
 	}
@@ -502,16 +535,8 @@ func (p program) identify(ctx context.Context, args []string) error {
 
 // examined is the line that diagnose and align look at.
 func examined(raw string) (diagnosis.Options, error) {
-	var target link.Target
-	m, err := bridge.ParseMeter(raw, func(raw string) (string, time.Duration, error) {
-		var err error
-		target, err = link.Parse(raw)
-		return target.String(), target.ByteTime(), err
-	})
-	if err != nil {
-		return diagnosis.Options{}, usageError{err}
-	}
-	return diagnosis.Options{Target: target, Address: m.Address, Timeout: m.Timeout, Model: m.Model, Registers: m.Registers, Dial: link.Open}, nil
+	m, target, err := parseLine(raw)
+	return diagnosis.Options{Target: target, Address: m.Address, Timeout: m.Timeout, Model: m.Model, Registers: m.Registers, Dial: link.Open}, err
 }
 
 func (p program) diagnose(ctx context.Context, args []string) error {
@@ -718,15 +743,9 @@ func (p program) read(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	var ids []uint16
-	for _, word := range args[1:] {
-		for name := range strings.SplitSeq(word, ",") {
-			r, ok := catalog.ByName(name)
-			if !ok {
-				return usagef("register %q is not known; an id such as 60 or 0x3C, or a name of docs/registers.md", name)
-			}
-			ids = append(ids, r.ID)
-		}
+	ids, err := registerIDs(args[1:])
+	if err != nil {
+		return err
 	}
 	c, m, id, err := p.meet(ctx, args[0])
 	if err != nil {
@@ -776,6 +795,21 @@ func (p program) read(ctx context.Context, args []string) error {
 	return p.table(rows)
 }
 
+// registerIDs are the registers that words name, several in one with commas between them.
+func registerIDs(words []string) ([]uint16, error) {
+	var ids []uint16
+	for _, word := range words {
+		for name := range strings.SplitSeq(word, ",") {
+			r, ok := catalog.ByName(name)
+			if !ok {
+				return nil, usagef("register %q is not known; an id such as 60 or 0x3C, or a name of docs/registers.md", name)
+			}
+			ids = append(ids, r.ID)
+		}
+	}
+	return ids, nil
+}
+
 // usual are the registers that a meter is usually read for. Of one that does not tell its
 // model the kind is found out: heat, water or electricity.
 func usual(ctx context.Context, c *kmp.Conn, m bridge.MeterConfig, id identity) ([]uint16, error) {
@@ -789,6 +823,235 @@ func usual(ctx context.Context, c *kmp.Conn, m bridge.MeterConfig, id identity) 
 		profile.Note(time.Now(), ids, found)
 	}
 	return profile.Usual(), nil
+}
+
+// rowFlags are what the verbs that write rows of logs have in common.
+type rowFlags struct {
+	since, until string
+	formats      []logbook.Format
+}
+
+func newRowFlags(fs *flag.FlagSet, formats ...logbook.Format) *rowFlags {
+	f := new(rowFlags)
+	fs.StringVar(&f.since, "since", "", "only rows from `T` on: 2026-11-21, 2026-11-21T07:00, 2026-11-21T07:00:00+01:00, or how long ago: 48h, 7d")
+	fs.StringVar(&f.until, "until", "", "only rows before `T`")
+	for _, format := range formats {
+		fs.BoolFunc(string(format), "the rows as "+string(format), func(string) error {
+			f.formats = append(f.formats, format)
+			return nil
+		})
+	}
+	return f
+}
+
+// format is the one that was chosen, or the other one.
+func (f *rowFlags) format(other logbook.Format) (logbook.Format, error) {
+	if len(f.formats) > 1 {
+		return "", usagef("-%s and -%s: one format at a time", f.formats[0], f.formats[1])
+	}
+	return slices.Concat(f.formats, []logbook.Format{other})[0], nil
+}
+
+// bounds are the moments of -since and -until, zero where there is none.
+func (f *rowFlags) bounds(zone *time.Location) (since, until time.Time, err error) {
+	now := time.Now()
+	for _, b := range []struct {
+		name, text string
+		t          *time.Time
+	}{{"since", f.since, &since}, {"until", f.until, &until}} {
+		if b.text == "" {
+			continue
+		}
+		if *b.t, err = logbook.ParseMoment(b.text, now, zone); err != nil {
+			return since, until, usagef("-%s %q: %w", b.name, b.text, err)
+		}
+	}
+	if f.since != "" && f.until != "" && !since.Before(until) {
+		err = usagef("-since %s is not before -until %s", f.since, f.until)
+	}
+	return since, until, err
+}
+
+// parseLog reads the name of a log.
+func parseLog(name string) (kmp.LogType, error) {
+	log, ok := kmp.ParseLogType(name)
+	if !ok || log < kmp.LogYear || log > kmp.LogMinute2 {
+		return log, usagef("there is no log %q; there are year, month, day, hour, minute and minute2", name)
+	}
+	return log, nil
+}
+
+func (p program) log(ctx context.Context, args []string) error {
+	fs := flag.NewFlagSet("log", flag.ContinueOnError)
+	rows := newRowFlags(fs, logbook.CSV, logbook.JSON)
+	chosen := fs.String("registers", "", "only these `REGISTERS`, ids or names with commas between them")
+	file := fs.String("out", "", "write to the end of `FILE`; rows that it has are not read again")
+	args, err := p.parse(fs, args, 2, 2)
+	if err != nil {
+		return err
+	}
+	m, _, err := parseLine(args[0])
+	if err != nil {
+		return err
+	}
+	log, err := parseLog(args[1])
+	if err != nil {
+		return err
+	}
+	format, err := rows.format(logbook.Table)
+	if err != nil {
+		return err
+	}
+	if *file != "" && format == logbook.Table {
+		return usagef("-out needs -csv or -json: a table cannot be gone on with")
+	}
+	var want logbook.Range
+	if want.Since, want.Until, err = rows.bounds(zone(m)); err != nil {
+		return err
+	}
+	if *chosen != "" {
+		if want.Registers, err = registerIDs([]string{*chosen}); err != nil {
+			return err
+		}
+	}
+	c, m, id, err := p.meet(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	w, from := logbook.NewWriter(p.out, format), logbook.Origin{Serial: *id.Serial, Meter: m.Name}
+	if *file != "" {
+		f, tail, err := openTail(*file, format, from.Serial, log)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		want.After, want.Known, want.AfterTime = tail.ID, tail.Known, tail.Time
+		w = logbook.NewWriter(f, format)
+		w.Continue(tail.Keys)
+	}
+	src := logbook.Source{Conn: c, Address: m.Address, Zone: zone(m)}
+	n, last, err := p.copyLog(ctx, src, logbook.NewReader(src, log, want), func(rows []logbook.Row) error {
+		return w.Write(from, rows...)
+	})
+	switch {
+	case err == nil && n == 0:
+		fmt.Fprintf(p.err, "no rows of the %s log that are wanted and not there\n", log)
+	case err != nil && *file != "":
+		fmt.Fprintf(p.err, "%d more rows are in %s; the same command goes on after them\n", n, *file)
+	case err != nil && n > 0:
+		fmt.Fprintf(p.err, "%d rows; go on with -since %s\n", n, last.Time.Add(time.Second).Format(time.RFC3339))
+	}
+	if !errors.Is(err, logbook.ErrNoLogs) {
+		return err
+	}
+	if model, _ := catalog.ModelByName(id.model); model.Logs == catalog.LogsInModule {
+		return fmt.Errorf("a %s keeps its logs in a logger module, if it has one; they cannot be read yet", model.Title)
+	}
+	return fmt.Errorf("the meter does not answer when it is asked for its %s log: it has none, or none that can be read this way; kmp2mqtt read shows what it counts now", log)
+}
+
+// zone is where the clock of a meter is at home.
+func zone(m bridge.MeterConfig) *time.Location { return cmp.Or(m.Zone, time.Local) }
+
+// openTail opens a file of rows to write behind what is whole in it.
+func openTail(name string, format logbook.Format, serial string, log kmp.LogType) (*os.File, logbook.Tail, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o666)
+	if err != nil {
+		return nil, logbook.Tail{}, err
+	}
+	tail, err := logbook.ReadTail(f, format, serial, log)
+	if err == nil {
+		err = f.Truncate(tail.Size)
+	}
+	if err == nil {
+		_, err = f.Seek(tail.Size, io.SeekStart)
+	}
+	if err != nil {
+		f.Close()
+		return nil, tail, fmt.Errorf("%s: %w", name, err)
+	}
+	return f, tail, nil
+}
+
+// copyLog hands the rows of a reader on, page by page, with what the meter's clock is off
+// by. It returns how many there were and the last one, also with an error.
+func (p program) copyLog(ctx context.Context, src logbook.Source, r *logbook.Reader, write func([]logbook.Row) error) (n int, last logbook.Row, err error) {
+	clock, clockErr := logbook.Clock(ctx, src)
+	for {
+		rows, err := r.Next(ctx)
+		for from, to, ok := r.Lost(); ok; from, to, ok = r.Lost() {
+			fmt.Fprintf(p.err, "the meter has no longer the rows %d to %d\n", from, to)
+		}
+		if errors.Is(err, io.EOF) {
+			return n, last, nil
+		} else if err != nil {
+			return n, last, err
+		}
+		if clockErr == nil {
+			clock.Correct(rows)
+		}
+		if err := write(rows); err != nil {
+			return n, last, err
+		}
+		if n += len(rows); len(rows) > 0 {
+			last = rows[len(rows)-1]
+		}
+	}
+}
+
+func (p program) clock(ctx context.Context, args []string) error {
+	fs, asJSON := newFlags("clock")
+	set := fs.Bool("set", false, "set the meter's clock to the time of this machine; only with -yes")
+	yes := fs.Bool("yes", false, "with -set: do it")
+	args, err := p.parse(fs, args, 1, 1)
+	if err != nil {
+		return err
+	}
+	if *yes && !*set {
+		return usagef("-yes goes with -set")
+	}
+	c, m, err := p.open(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	src := logbook.Source{Conn: c, Address: m.Address, Zone: zone(m)}
+	r, err := logbook.Clock(ctx, src)
+	if err != nil {
+		return err
+	}
+	if *set && !*yes {
+		return usagef("would set the meter's clock from %s to %s, the standard time of its zone; add -yes to do it",
+			r.Meter.Format(time.RFC3339), logbook.StandardTime(time.Now(), src.Zone).Format(time.RFC3339))
+	}
+	if *set {
+		r, err = logbook.SetClock(ctx, src)
+		if errors.Is(err, kmp.ErrNoReply) {
+			return errors.New("the meter did not take the time: it refuses, or does not let its clock be set over this line")
+		} else if err != nil {
+			return err
+		}
+	}
+	drift := int64(r.Drift / time.Second)
+	if *asJSON {
+		return p.printJSON(struct {
+			Meter time.Time `json:"meter"`
+			Time  time.Time `json:"time"`
+			Drift int64     `json:"drift_s"`
+		}{r.Meter, r.At.In(r.Meter.Location()).Truncate(time.Second), drift})
+	}
+	if err := p.table([][]string{
+		{"meter", r.Meter.Format(time.RFC3339)},
+		{"this machine", r.At.In(r.Meter.Location()).Format(time.RFC3339)},
+		{"drift", fmt.Sprintf("%+d s", drift)},
+	}); err != nil {
+		return err
+	}
+	if off := r.Drift.Abs() - time.Hour; off.Abs() < 5*time.Minute {
+		fmt.Fprintln(p.err, "An hour off looks like summer time: KMP meters run on standard time all year. If the meter is elsewhere, say where: tz=Europe/Copenhagen on LINE.")
+	}
+	return nil
 }
 
 func (p program) decode(_ context.Context, args []string) error {

@@ -71,8 +71,9 @@ func NewWriter(out io.Writer, format Format, keys ...string) *Writer {
 	return &Writer{out: out, format: format, keys: keys}
 }
 
-// Continue makes w go on with CSV whose header is there already.
-func (w *Writer) Continue(keys []string) { w.keys, w.begun = keys, true }
+// Continue makes w go on behind what was written before, with the columns that CSV has
+// already; nil: none.
+func (w *Writer) Continue(keys []string) { w.keys, w.begun = keys, keys != nil }
 
 // Skipped is how many rows could not be written: those without a time, which the line
 // protocol has no way to say.
@@ -155,8 +156,8 @@ func cells(r Row, keys []string, unknown string) []string {
 //	{"serial":"4711","meter":"house","log":"hour","id":188,"time":"2026-11-21T07:00:00+01:00","energy_gj":227.445}
 //
 // Serial and meter are left out where the origin has none. The time is null for a row
-// without one. Where the meter's clock was compared, correction_s behind it is what to
-// add for the true time. A value that is unknown is null.
+// without one. Behind it is correction_s, what to add for the true time, where the meter's
+// clock was compared and was off. A value that is unknown is null.
 func AppendJSON(dst []byte, from Origin, r Row) []byte {
 	dst = append(dst, '{')
 	for _, member := range []struct{ key, text string }{{"serial", from.Serial}, {"meter", from.Meter}} {
@@ -172,7 +173,7 @@ func AppendJSON(dst []byte, from Origin, r Row) []byte {
 	} else {
 		dst = appendText(dst, r.Time.Format(time.RFC3339))
 	}
-	if r.Corrected {
+	if r.Corrected && r.Correction != 0 {
 		dst = append(append(dst, `,"correction_s":`...), seconds(r.Correction)...)
 	}
 	for _, f := range fields(r) {
@@ -197,14 +198,9 @@ func appendText(dst []byte, s string) []byte {
 	return append(dst, bytes.TrimSuffix(b.Bytes(), []byte("\n"))...)
 }
 
-// seconds are whole where they can be, else to the millisecond.
+// seconds are whole: a meter tells no fractions.
 func seconds(d time.Duration) string {
-	n, exponent := int64(d/time.Second), 0
-	if d%time.Second != 0 {
-		n, exponent = d.Milliseconds(), -3
-	}
-	text, _ := kmp.NewDecimal(n, exponent) // both exponents are in range
-	return text.String()
+	return strconv.FormatInt(int64(d.Round(time.Second)/time.Second), 10)
 }
 
 // csvColumns stand before those of the keys.
