@@ -33,6 +33,8 @@ func TestErrors(t *testing.T) {
 		{&LengthError{"GetType answer", 4, 5, false}, "kmp: GetType answer has 5 bytes, should have 4", []error{ErrCodec}},
 		{&RangeError{"number of registers", 9, 1, 8}, "kmp: number of registers is 9, should be 1 to 8", []error{ErrCodec}},
 		{&ExponentError{-64}, "kmp: exponent is -64, should be -63 to 63", []error{ErrCodec}},
+		{fmt.Errorf("%w: x", ErrUnknownLayout), "kmp: unknown command: no public layout: x", []error{ErrUnknownCommand}},
+		{&FormatError{Register{60, UnitGJ, 0x43, nil}, Register{68, UnitMWh, 0x42, nil}}, "kmp: register 68, unit 03, SiEx 42 in a row, 60, 08, 43 in the first", []error{ErrCodec}},
 		{&contextError{"register 60", &RangeError{"day", 32, 1, 31}}, "kmp: register 60: day is 32, should be 1 to 31", []error{ErrCodec}},
 		{
 			&ExchangeError{Command: CmdGetType, Address: HeatMeter, Request: request, Attempts: 2, Err: ErrNoReply},
@@ -83,6 +85,7 @@ func TestErrorsAs(t *testing.T) {
 		length   *LengthError
 		outside  *RangeError
 		exponent *ExponentError
+		format   *FormatError
 		frame    *FrameError
 		exchange *ExchangeError
 	)
@@ -97,6 +100,7 @@ func TestErrorsAs(t *testing.T) {
 		{&LengthError{"frame", 8, 9, false}, &length},
 		{&RangeError{"day", 10, 11, 12}, &outside},
 		{&ExponentError{64}, &exponent},
+		{&FormatError{Got: Register{ID: 65}}, &format},
 		{ErrTruncated, &frame},
 		{ErrTruncated, &exchange},
 	} {
@@ -104,7 +108,7 @@ func TestErrorsAs(t *testing.T) {
 			t.Errorf("%T is not found", tt.as)
 		}
 	}
-	if checksum.Got != 2 || stuffing.Next != 3 || boundary.Got != 5 || address.Got != 7 || length.Got != 9 || outside.Got != 10 || exponent.Got != 64 || frame.Offset != 2 || exchange.Command != CmdGetType {
+	if checksum.Got != 2 || stuffing.Next != 3 || boundary.Got != 5 || address.Got != 7 || length.Got != 9 || outside.Got != 10 || exponent.Got != 64 || format.Got.ID != 65 || frame.Offset != 2 || exchange.Command != CmdGetType {
 		t.Error("the errors found lack what they hold")
 	}
 }

@@ -374,6 +374,9 @@ func decodeRecordRows(data []byte, rows []LogRow) ([]LogRow, int, error) {
 		return nil, 0, err
 	}
 	width := recordID + rowWidth(format)
+	if width == recordID {
+		return nil, 0, dataError(end, &LengthError{"row", 1, 0, true})
+	}
 	more := (len(data) - end) / width
 	rows = appendRows(rows, format, data[end:], 1+more, recordID)
 	rows[0].ID = uint32(binary.BigEndian.Uint16(data[at:]))

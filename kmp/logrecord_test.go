@@ -168,6 +168,7 @@ func TestLogRecordsErrors(t *testing.T) {
 		{"answer, rows of no registers", FromMeter, CmdGetLogIDPresent, "0100 10F3 10F0 1102 00", at(3, &RangeError{"number of registers", 0, 1, 8})},
 		{"answer, registers without rows", FromMeter, CmdGetLogIDPresent, "0101 10F0 1102 00", at(4, &LengthError{"record", 2, 0, true})},
 		{"answer, half a register", FromMeter, CmdGetLogIDPresent, "0101 10F3 003C08 10F0 1102 00", at(9, &LengthError{"register", 5, 3, true})},
+		{"answer, rows without bytes", FromMeter, CmdGetLogIDPresent, "0101 10F3 003C080000 10F4 10F0 1102 00", at(11, &LengthError{"row", 1, 0, true})},
 		{"answer, half a row", FromMeter, CmdGetLogIDPresent, "0101 10F3 003C080200 0001 10F4 00 10F0 1102 00", at(16, &LengthError{"records", 16, 19, false})},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
