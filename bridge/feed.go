@@ -96,9 +96,10 @@ type replay struct {
 	rows         int // acknowledged; under the feed's mutex
 
 	begun bool
-	over  bool   // all of it has been read
-	at    uint32 // read so far
-	last  uint32 // the newest row that had been published when it began
+	over  bool      // all of it has been read
+	at    uint32    // read so far
+	when  time.Time // of that row
+	last  uint32    // the newest row that had been published when it began
 }
 
 // newFeed returns a feed of the rows in store. It publishes them with put below the topics t.
@@ -144,9 +145,10 @@ func (f *feed) rows(serial string) {
 }
 
 // replay publishes again what was published of a log, in order: the rows from since (included)
-// to until (not included) by their true time, where that is known. A zero time is no bound. Rows
-// that were not published yet come by themselves. done is called once, from any goroutine, with the number of rows that
-// were acknowledged; it must not block. With an error of replay itself it is not called.
+// to until (not included), by their true time where that is known; one without a time counts
+// as of the time of the row before it. A zero time is no bound. Rows that were not published
+// yet come by themselves. done is called once, with the number of rows that were acknowledged;
+// it must not block. With an error of replay it is not called.
 func (f *feed) replay(serial string, log kmp.LogType, since, until time.Time, done func(rows int, err error)) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -285,16 +287,20 @@ func (f *feed) settle(m *fedMeter) error {
 		m.acked, m.page = false, m.page[1:]
 		return nil
 	}
+	if err := f.store.SetPosition(feedConsumer, m.serial, row.Log, row.ID); err != nil {
+		return err
+	}
 	rows, err := f.store.After(m.serial, row.Log, row.ID-1, 1)
 	if err != nil {
 		return err
 	}
-	if len(rows) == 0 || rows[0].ID != row.ID || !rows[0].Time.Equal(row.Time) { // the log began anew meanwhile
+	if len(rows) == 0 || rows[0].ID != row.ID || !rows[0].Time.Equal(row.Time) {
+		// The log began anew meanwhile: the page is of the one before, and the position belongs there.
+		if err := f.store.SetPosition(feedConsumer, m.serial, row.Log, 0); err != nil {
+			return err
+		}
 		m.acked, m.page = false, nil
 		return nil
-	}
-	if err := f.store.SetPosition(feedConsumer, m.serial, row.Log, row.ID); err != nil {
-		return err
 	}
 	m.acked, m.page = false, m.page[1:]
 	return nil
@@ -400,13 +406,15 @@ func (f *feed) loadReplay(m *fedMeter, r *replay) error {
 	return nil
 }
 
-// covers says whether a row is in the range.
+// covers says whether the next row is in the range.
 func (r *replay) covers(row logbook.Row) bool {
-	at := row.Time
-	if row.Corrected {
-		at = at.Add(row.Correction)
+	if !row.Time.IsZero() {
+		r.when = row.Time
+		if row.Corrected {
+			r.when = r.when.Add(row.Correction)
+		}
 	}
-	return (r.since.IsZero() || !at.Before(r.since)) && (r.until.IsZero() || at.Before(r.until))
+	return (r.since.IsZero() || !r.when.Before(r.since)) && (r.until.IsZero() || r.when.Before(r.until))
 }
 
 // fail leaves a meter alone for a while. An outage is told once, however many meters it hits.

@@ -43,9 +43,15 @@ type feedHouse struct {
 	seen  int // messages of the broker's log that are looked at no more
 }
 
+// newFeedHouse has a history in memory: thousands of rows, each on the disk, would take minutes.
 func newFeedHouse(t *testing.T) *feedHouse {
 	t.Helper()
-	h := &feedHouse{house: newHouse(t), store: &faultyRows{history: newHistory(t)}}
+	return newFeedHouseOn(t, &memoryHistory{logs: map[string][]logbook.Row{}, positions: map[string]uint32{}})
+}
+
+func newFeedHouseOn(t *testing.T, history rowHistory) *feedHouse {
+	t.Helper()
+	h := &feedHouse{house: newHouse(t), store: &faultyRows{rowHistory: history}}
 	h.run()
 	h.start()
 	return h
@@ -188,13 +194,21 @@ func (h *feedHouse) position(serial string, log kmp.LogType) string {
 	return fmt.Sprint(id, " ", ok)
 }
 
+// rowHistory is what the tests need of a history.
+type rowHistory interface {
+	rowStore
+	Append(serial string, rows []logbook.Row) error
+	Restart(serial string, log kmp.LogType) error
+}
+
 // faultyRows is a history that fails on request.
 type faultyRows struct {
-	*history
+	rowHistory
 
 	mu    sync.Mutex
 	fails map[string]error // by method, or method and serial number
 	calls map[string]int
+	set   func(id uint32) // called before a position is set, when not nil
 }
 
 func (s *faultyRows) fail(call string, err error) {
@@ -220,21 +234,27 @@ func (s *faultyRows) After(serial string, log kmp.LogType, id uint32, most int) 
 	if err := s.call("After", serial); err != nil {
 		return nil, err
 	}
-	return s.history.After(serial, log, id, most)
+	return s.rowHistory.After(serial, log, id, most)
 }
 
 func (s *faultyRows) Position(consumer, serial string, log kmp.LogType) (uint32, bool, error) {
 	if err := s.call("Position", serial); err != nil {
 		return 0, false, err
 	}
-	return s.history.Position(consumer, serial, log)
+	return s.rowHistory.Position(consumer, serial, log)
 }
 
 func (s *faultyRows) SetPosition(consumer, serial string, log kmp.LogType, id uint32) error {
 	if err := s.call("SetPosition", serial); err != nil {
 		return err
 	}
-	return s.history.SetPosition(consumer, serial, log, id)
+	s.mu.Lock()
+	set := s.set
+	s.mu.Unlock()
+	if set != nil {
+		set(id)
+	}
+	return s.rowHistory.SetPosition(consumer, serial, log, id)
 }
 
 func TestFeedOrder(t *testing.T) {
@@ -482,9 +502,10 @@ func TestFeedReplay(t *testing.T) {
 			{time.Time{}, time.Time{}, "hour 1-299", 299},
 			{at(20), at(23).UTC(), "hour 20-22", 3},
 			{at(299), time.Time{}, "hour 299-299", 1},
-			{time.Time{}, at(2), "hour 1-1, hour 250-250", 2},
+			{time.Time{}, at(2), "hour 1-1", 1},
 			{at(76), at(78), "hour 76-77, hour 100-101", 4},
-			{at(249), at(252), "hour 249-249, hour 251-251", 2},
+			{at(249), at(252), "hour 249-251", 3},
+			{at(250), at(252), "hour 251-251", 1},
 			{at(175), at(199), "hour 199-199", 1},
 			{at(300), time.Time{}, "", 0},
 			{at(9), at(9), "", 0},
@@ -771,6 +792,16 @@ func TestFeedManyMeters(t *testing.T) {
 	})
 }
 
+// newRows are those of an hour log that began anew, a year later.
+func newRows(t *testing.T, n uint32) []logbook.Row {
+	t.Helper()
+	rows := logRows(t, kmp.LogHour, 1, n)
+	for i := range rows {
+		rows[i].Time = rows[i].Time.AddDate(1, 0, 0)
+	}
+	return rows
+}
+
 // A log that begins anew is published from its first row, whatever is on its way of the one before.
 func TestFeedRestart(t *testing.T) {
 	for _, before := range []int{0, 1, 30, 65} { // rows that were published
@@ -787,17 +818,40 @@ func TestFeedRestart(t *testing.T) {
 				if err := h.store.Restart("1", kmp.LogHour); err != nil {
 					t.Fatal(err)
 				}
-				anew := logRows(t, kmp.LogHour, 1, 200)
-				for i := range anew {
-					anew[i].Time = anew[i].Time.AddDate(1, 0, 0)
-				}
-				h.add("1", anew...)
+				h.add("1", newRows(t, 200)...)
 				h.b.delayAcks(0)
 				want := fmt.Sprintf("hour 101-%d, hour 1-200", 101+before)
 				h.awaitIDs("k/house/history", want)
 			})
 		})
 	}
+}
+
+// The same in the worst moment: the row is acknowledged, and the log begins anew before that is
+// written down.
+func TestFeedRestartAtTheWorstMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFeedHouse(t)
+		rows := newRows(t, 200)
+		h.store.set = func(id uint32) {
+			if id != 107 {
+				return
+			}
+			h.store.mu.Lock()
+			h.store.set = nil
+			h.store.mu.Unlock()
+			if err := errors.Join(h.store.Restart("1", kmp.LogHour), h.store.Append("1", rows)); err != nil {
+				t.Error(err)
+			}
+			h.feed.rows("1")
+		}
+		h.feed.is("1", "house", nil)
+		h.add("1", logRows(t, kmp.LogHour, 101, 400)...)
+		h.awaitIDs("k/house/history", "hour 101-107, hour 1-200")
+		if got := h.position("1", kmp.LogHour); got != "200 true" {
+			t.Errorf("position %s", got)
+		}
+	})
 }
 
 // What no broker would take does not stop what stands behind it.
@@ -868,10 +922,10 @@ func TestHistoryMessage(t *testing.T) {
 		{
 			"what cannot be decoded",
 			logbook.Row{Log: kmp.LogHour, ID: 3, Registers: []kmp.Register{
-				{ID: 60, Unit: kmp.UnitGJ}, {ID: 68, Unit: 0xEE, Raw: []byte{7}}, energy,
+				{ID: 63, Unit: kmp.UnitGJ}, {ID: 68, Unit: 0xEE, Raw: []byte{7}}, energy,
 			}},
 			nil,
-			`{"log":"hour","id":3,"time":null,"energy_gj":null,"volume_unit_238":"07","energy_gj":227.445}`,
+			`{"log":"hour","id":3,"time":null,"cooling_energy_gj":null,"volume_unit_238":"07","energy_gj":227.445}`,
 		},
 		{
 			"offsets",
@@ -890,55 +944,51 @@ func TestHistoryMessage(t *testing.T) {
 	}
 }
 
-type history struct {
+// memoryHistory does in memory what the history's file does.
+type memoryHistory struct {
 	mu        sync.Mutex
 	logs      map[string][]logbook.Row
 	positions map[string]uint32
 }
 
-func newHistory(t *testing.T) *history {
-	return &history{logs: map[string][]logbook.Row{}, positions: map[string]uint32{}}
-}
-
-func (s *history) Append(serial string, rows []logbook.Row) error {
+func (s *memoryHistory) Append(serial string, rows []logbook.Row) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, r := range rows {
-		key := serial + r.Log.String()
-		if n := len(s.logs[key]); n == 0 || s.logs[key][n-1].ID < r.ID {
-			s.logs[key] = append(s.logs[key], r)
+	for _, row := range rows {
+		key := serial + row.Log.String()
+		if n := len(s.logs[key]); n == 0 || s.logs[key][n-1].ID < row.ID {
+			s.logs[key] = append(s.logs[key], row)
 		}
 	}
 	return nil
 }
 
-func (s *history) After(serial string, log kmp.LogType, id uint32, most int) ([]logbook.Row, error) {
+func (s *memoryHistory) After(serial string, log kmp.LogType, id uint32, most int) ([]logbook.Row, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var rows []logbook.Row
-	for _, r := range s.logs[serial+log.String()] {
-		if r.ID > id && len(rows) < most {
-			rows = append(rows, r)
-		}
+	rows := s.logs[serial+log.String()]
+	from := slices.IndexFunc(rows, func(row logbook.Row) bool { return row.ID > id })
+	if from < 0 {
+		return nil, nil
 	}
-	return rows, nil
+	return slices.Clone(rows[from:min(len(rows), from+most)]), nil
 }
 
-func (s *history) Position(_, serial string, log kmp.LogType) (uint32, bool, error) {
+func (s *memoryHistory) Position(_, serial string, log kmp.LogType) (uint32, bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	id, ok := s.positions[serial+log.String()]
 	return id, ok, nil
 }
 
-func (s *history) SetPosition(_, serial string, log kmp.LogType, id uint32) error {
+func (s *memoryHistory) SetPosition(_, serial string, log kmp.LogType, id uint32) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.positions[serial+log.String()] = id
 	return nil
 }
 
-func (s *history) Restart(serial string, log kmp.LogType) error {
+func (s *memoryHistory) Restart(serial string, log kmp.LogType) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.positions, serial+log.String())
