@@ -6,11 +6,11 @@ const (
 	// largest is how many bytes of data an answer may have: 9 s at 1200 baud. A larger
 	// one would save little, and a live reading may be waiting for the line.
 	largest = 1024
-	// growAfter good answers in a row make requests larger again that damaged ones made
-	// smaller; each time that this was wrong they have to be twice as many, up to
-	// growAtMost.
-	growAfter  = 10
-	growAtMost = 160
+	// growAfter good answers after another make requests larger again that damage made
+	// smaller. Each time that this ends in damage it takes twice as many, up to growAtMost:
+	// a head that sits badly for good shall not cost a failed request every few rows.
+	growAfter  = 5
+	growAtMost = 80
 
 	pageHeader     = 15 // bytes of an answer before its rows
 	registerHeader = 5  // bytes before each value of the first row
@@ -19,12 +19,13 @@ const (
 
 // fit is how much fits into an answer, by what came.
 type fit struct {
-	size   int // registers in a request, 1 to 8
-	buffer int // bytes of the longest answer that the meter cut off; 0: none was
-	room   int // bytes that come through where longer answers were damaged; 0: no bound
-	good   int // answers in a row
-	need   int // how many of them make requests larger
-	width  map[uint16]int
+	size   int            // registers in a request, 1 to 8
+	buffer int            // bytes of the longest answer that the meter cut off; 0: none was
+	room   int            // bytes that come through where longer answers were damaged; 0: no bound
+	good   int            // answers since requests changed
+	need   int            // how many of them make requests larger
+	grown  bool           // they were made larger, and whether that works is not known yet
+	width  map[uint16]int // bytes of a register's value
 }
 
 func newFit() fit {
@@ -67,7 +68,6 @@ func (f *fit) cut(ids []uint16, rows int) {
 // damaged takes in that an answer did not come through. Less will be asked for: fewer
 // rows, then fewer registers. False says that there is no less.
 func (f *fit) damaged(ids []uint16, rows int) bool {
-	f.good, f.need = 0, min(2*f.need, growAtMost)
 	switch {
 	case rows > 1:
 		f.room = f.length(ids, rows/2)
@@ -76,6 +76,10 @@ func (f *fit) damaged(ids []uint16, rows int) bool {
 	default:
 		return false
 	}
+	if f.grown {
+		f.need = min(2*f.need, growAtMost)
+	}
+	f.good, f.grown = 0, false
 	return true
 }
 
@@ -84,18 +88,16 @@ func (f *fit) came(registers []kmp.Register) {
 	for _, r := range registers {
 		f.width[r.ID] = len(r.Raw)
 	}
-	if f.room == 0 && f.size == kmp.MaxRegisters {
+	f.good++
+	if f.good >= growAfter && f.grown {
+		f.need, f.grown = growAfter, false
+	}
+	if f.good < f.need || f.room == 0 && f.size == kmp.MaxRegisters {
 		return
 	}
-	if f.good++; f.good < f.need {
-		return
-	}
-	f.good = 0
+	f.good, f.grown = 0, true
 	f.size = min(2*f.size, kmp.MaxRegisters)
 	if f.room *= 2; f.room >= largest {
 		f.room = 0
-	}
-	if f.room == 0 && f.size == kmp.MaxRegisters {
-		f.need = growAfter
 	}
 }

@@ -23,7 +23,8 @@ type page struct {
 
 // read asks for rows from the one with an id on, towards older ones.
 func (r *Reader) read(ctx context.Context, from int64, rows int) error {
-	group := r.group(r.asked)
+	asked := r.asked // which the answer may change
+	group := r.group(asked)
 	q := request{from: from, rows: min(rows, r.fits()), ids: group}
 	p, ok, err := r.ask(ctx, q)
 	if !ok {
@@ -32,7 +33,7 @@ func (r *Reader) read(ctx context.Context, from int64, rows int) error {
 	if int64(p.First) != from {
 		return r.noRows(q, p.Info|kmp.LogOutOfRange)
 	}
-	r.part = &page{first: from, asked: r.asked, todo: r.asked}
+	r.part = &page{first: from, asked: asked, todo: asked}
 	return r.join(p, group)
 }
 
@@ -98,12 +99,7 @@ const suspicion = 3
 
 // arrived takes in rows that are complete: it holds them, or has them read again.
 func (r *Reader) arrived(p *page) error {
-	if find(p.rows[0].Registers, regDateTime) != nil {
-		if !r.dateTime {
-			r.dateTime = true
-			r.choose()
-		}
-	} else if r.dateTime && !r.allTimes { // older rows of another format
+	if r.dateTime && !r.allTimes && find(p.rows[0].Registers, regDateTime) == nil { // older rows of another format
 		r.allTimes = true
 		r.choose()
 		return nil

@@ -190,6 +190,10 @@ func (r *Reader) send(ctx context.Context, q request) (p kmp.LogPage, ok bool, e
 		return p, true, nil
 	}
 	r.came = true
+	if !r.dateTime && find(p.Rows[0].Registers, regDateTime) != nil {
+		r.dateTime = true
+		r.choose()
+	}
 	r.fit.came(p.Rows[0].Registers)
 	r.learnStep(p.Rows)
 	if p.Info&kmp.LogMore != 0 && len(p.Rows) < q.rows {
@@ -219,6 +223,8 @@ func (r *Reader) ask(ctx context.Context, q request) (p kmp.LogPage, ok bool, er
 // failed says what becomes of a request without an answer.
 func (r *Reader) failed(ctx context.Context, q request, err error) error {
 	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		r.fit.damaged(q.ids, q.rows) // less may be in time
 	case ctx.Err() != nil:
 	case errors.Is(err, kmp.ErrCodec) && !errors.Is(err, kmp.ErrNoFrame) && r.fit.damaged(q.ids, q.rows):
 		return nil

@@ -71,7 +71,7 @@ func (r *Reader) expected() int {
 	}
 	n := int64(time.Since(since) / r.step)
 	if r.next == none {
-		n++
+		n = r.rowsSince(since, time.Now()) + 1
 	}
 	return int(min(max(n, 1), 1<<20))
 }
@@ -104,13 +104,14 @@ func (r *Reader) look(ctx context.Context) error {
 		r.looked = r.looked || ok
 		return err
 	}
-	group := r.group(r.asked)
+	asked := r.asked
+	group := r.group(asked)
 	p, ok, err := r.ask(ctx, request{last: true, rows: rows, ids: group})
 	if !ok {
 		return err
 	}
 	r.looked = true
-	r.part = &page{first: int64(p.First), asked: r.asked, todo: r.asked}
+	r.part = &page{first: int64(p.First), asked: asked, todo: asked}
 	return r.join(p, group)
 }
 
