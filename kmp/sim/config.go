@@ -61,7 +61,7 @@ type Config struct {
 	// 20 years, 36 months, 460 days, 1400 hours and, invented, 1400 minutes.
 	LogDepth int
 	// LogBuffer is how many bytes of command data an answer with rows may have, 64 to
-	// 2000; rows that do not fit are left off. Default 1024; how large a real one is
+	// 4000; rows that do not fit are left off. Default 1024; how large a real one is
 	// is not known.
 	LogBuffer int
 	// EmptyLogs lets the logs begin at the start of the simulation, empty, instead of
@@ -201,7 +201,7 @@ const (
 
 	maxDepth        = math.MaxUint16
 	minBuffer       = 64
-	maxBuffer       = 2000
+	maxBuffer       = 4000
 	defaultBuffer   = 1024
 	maxOffset       = 10 * 365 * 24 * time.Hour
 	maxDrift        = 100_000
@@ -333,7 +333,7 @@ const (
 	allowedAnswer      = "a number of bytes from 0 (all) to 4096"
 	allowedHeat        = "it left out: only a heat meter has it"
 	allowedDepth       = "a number of rows from 0 (as in real meters) to 65535"
-	allowedBuffer      = "a number of bytes from 64 to 2000"
+	allowedBuffer      = "a number of bytes from 64 to 4000"
 	allowedOffset      = "a duration such as 90s or -2h, up to ten years"
 	allowedDrift       = "parts per million from -100000 to 100000 such as 25"
 	allowedPassword    = "a whole number from 1 to 65535"

@@ -125,7 +125,7 @@ func TestParseConfigErrors(t *testing.T) {
 		{"403", "max-answer=-1", []string{"max-answer", "4096"}},
 		{"403", "log-depth=-1", []string{"log-depth", "65535"}},
 		{"403", "log-depth=many", []string{`log-depth="many"`}},
-		{"403", "log-buffer=63", []string{"log-buffer", "64 to 2000"}},
+		{"403", "log-buffer=63", []string{"log-buffer", "64 to 4000"}},
 		{"403", "empty-logs=perhaps", []string{"empty-logs", "true or false"}},
 		{"403", "clock-offset=87601h", []string{"clock-offset", "ten years"}},
 		{"403", "clock-offset=60", []string{"clock-offset", "90s"}},

@@ -34,7 +34,7 @@ var logKinds = map[kmp.LogType]logKind{
 		60, 63, 97, 110, 64, 65, 362, 68, 84, 85, 369, 99, 74, 80, 86, 87, 1004, 175, 94, 61, 62, 95, 96, 69, 72, 73, 348, 1003, 1002,
 	}},
 	kmp.LogHour: {1400, 3600, []uint16{
-		60, 63, 97, 110, 68, 84, 85, 369, 99, 74, 80, 86, 87, 229, 230, 1004, 61, 62, 69, 72, 73, 348, 1003, 1002,
+		60, 63, 97, 110, 68, 84, 85, 369, 99, 74, 80, 86, 87, 229, 230, 1004, 72, 348, 1003, 1002,
 	}},
 	kmp.LogMinute:  {1400, 60, []uint16{60, 63, 68, 369, 99, 74, 80, 86, 87, 348, 1003, 1002}},
 	kmp.LogMinute2: {0, 60, []uint16{60, 68, 348, 1003, 1002}},
@@ -48,6 +48,8 @@ type record struct {
 	kind   logKind
 	depth  uint32
 	format []kmp.Register // of every row: ids, units, SiEx, and values of the right width
+	at     []int          // where the value of each begins in a row
+	times  []int          // which of them are date and clock
 	width  int            // bytes of a row
 	rows   []byte         // a ring: the row with an id stands at id modulo depth
 	newest uint32         // id; 0: no rows
@@ -68,7 +70,7 @@ func (m *Meter) hasLog(log kmp.LogType) bool {
 	return ok
 }
 
-// record returns a log as it is now, and nil when the meter does not keep it. m.mu is
+// kept returns a log as it is now, and nil when the meter does not keep it. m.mu is
 // held.
 func (m *Meter) kept(log kmp.LogType) *record {
 	if !m.hasLog(log) {
@@ -101,6 +103,7 @@ func (m *Meter) relive(log kmp.LogType, now time.Duration) *record {
 	return r
 }
 
+// newRecord returns a log without rows.
 func (m *Meter) newRecord(log kmp.LogType) *record {
 	r := &record{log: log, kind: logKinds[log]}
 	r.depth = uint32(r.kind.depth)
@@ -112,7 +115,10 @@ func (m *Meter) newRecord(log kmp.LogType) *record {
 			continue // it is negative at times, and a row takes the signs of its numbers from another
 		}
 		if own, ok := m.own(id, m.config.Start); ok {
-			r.format = append(r.format, own)
+			if id == registerDate || id == registerClock {
+				r.times = append(r.times, len(r.format))
+			}
+			r.format, r.at = append(r.format, own), append(r.at, r.width)
 			r.width += len(own.Raw)
 		}
 	}
@@ -162,18 +168,20 @@ func (m *Meter) record(now time.Duration) {
 
 // skip counts rows without writing them that would not be kept until now.
 func (m *Meter) skip(r *record, now time.Duration) {
-	if r.kind.interval == 0 || r.due < m.powerless[1] && r.due >= m.powerless[0] {
+	if r.kind.interval == 0 || m.dark(r.due) {
 		return
 	}
 	if n := (m.seconds(m.clock.at(now))-r.next)/r.kind.interval - int64(r.depth); n > 0 {
-		r.newest += uint32(n)
+		if r.depth > 0 {
+			r.newest += uint32(n)
+		}
 		m.await(r, r.next+n*r.kind.interval)
 	}
 }
 
 // write writes the row that is due. The state is that of the moment.
 func (m *Meter) write(r *record) {
-	if r.depth > 0 && (r.due < m.powerless[0] || r.due >= m.powerless[1]) {
+	if r.depth > 0 && !m.dark(r.due) {
 		r.newest++
 		m.fill(r)
 	}
@@ -192,12 +200,12 @@ func (m *Meter) fill(r *record) {
 	}
 	shown := m.config.Start.Add(m.since(r.next))
 	row := r.row(r.newest)
-	for _, f := range r.format {
+	for i, f := range r.format {
 		v, ok := m.changed(f.ID)
 		if !ok || v.Unit != f.Unit || v.SiEx != f.SiEx || len(v.Raw) != len(f.Raw) {
 			v, _ = m.own(f.ID, shown)
 		}
-		row = row[copy(row, v.Raw):]
+		copy(row[r.at[i]:], v.Raw)
 	}
 	m.state.month, m.state.year = month, year
 }
@@ -228,15 +236,9 @@ func (r *record) oldest() uint32 {
 func (r *record) registers(id uint32, places []int) []kmp.Register {
 	list := make([]kmp.Register, 0, len(places))
 	row := r.row(id)
-	offset := 0
-	offsets := make([]int, len(r.format))
-	for i, f := range r.format {
-		offsets[i] = offset
-		offset += len(f.Raw)
-	}
 	for _, i := range places {
 		f := r.format[i]
-		f.Raw = slices.Clone(row[offsets[i] : offsets[i]+len(f.Raw)])
+		f.Raw = slices.Clone(row[r.at[i] : r.at[i]+len(f.Raw)])
 		list = append(list, f)
 	}
 	return list

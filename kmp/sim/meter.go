@@ -299,6 +299,9 @@ func (m *Meter) PowerCut(d time.Duration) {
 	})
 }
 
+// dark reports whether the meter has no power at a time since the start.
+func (m *Meter) dark(at time.Duration) bool { return at >= m.powerless[0] && at < m.powerless[1] }
+
 // Override lets the meter send r for register id instead of its own value, also for
 // one that it does not have, for tests and demonstrations. An r without bytes (the
 // zero Register) ends that. More than 255 bytes are cut off. Logs take the value, too,
@@ -363,10 +366,7 @@ func (m *Meter) asleep() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	f := m.faults
-	if m.elapsed() < m.powerless[1] {
-		return true
-	}
-	return f.Silence || f.SleepAfter > 0 && time.Since(m.awake) >= f.SleepAfter
+	return m.dark(m.elapsed()) || f.Silence || f.SleepAfter > 0 && time.Since(m.awake) >= f.SleepAfter
 }
 
 // newLine counts a line and returns its number.

@@ -81,7 +81,7 @@ func (m *Meter) records(l *module, r *record, q *kmp.LogRecordsRequest) kmp.Answ
 		a.Info = kmp.RecordsEmpty
 		return a
 	}
-	id, left := m.find(l, r, q)
+	id, left := l.find(r, q)
 	if left == 0 {
 		a.Info = kmp.RecordsOutOfRange
 		if q.Kind == kmp.CmdGetLogLastPresent {
@@ -93,11 +93,6 @@ func (m *Meter) records(l *module, r *record, q *kmp.LogRecordsRequest) kmp.Answ
 	if len(places) == 0 {
 		return a
 	}
-	step := uint32(1)
-	if q.Kind == kmp.CmdGetLogTimePast {
-		step--
-		step-- // towards the past
-	}
 	room := int(q.MaxLength) - 8 - 5*len(places) // 5512-447 section 6.3: what is no row
 	for range min(uint32(q.Records), left) {
 		if room -= 2 + r.size(places); room < 0 {
@@ -108,7 +103,11 @@ func (m *Meter) records(l *module, r *record, q *kmp.LogRecordsRequest) kmp.Answ
 		if q.Kind == kmp.CmdGetLogLastPresent {
 			l.sent = id
 		}
-		id += step
+		if q.Kind == kmp.CmdGetLogTimePast {
+			id--
+		} else {
+			id++
+		}
 		left--
 	}
 	if left == 0 {
@@ -119,7 +118,7 @@ func (m *Meter) records(l *module, r *record, q *kmp.LogRecordsRequest) kmp.Answ
 
 // find is the row that an answer begins with, and how many there are from it to the end
 // of the log.
-func (m *Meter) find(l *module, r *record, q *kmp.LogRecordsRequest) (id, left uint32) {
+func (l *module) find(r *record, q *kmp.LogRecordsRequest) (id, left uint32) {
 	oldest := r.oldest()
 	switch q.Kind {
 	case kmp.CmdGetLogLastPresent:
@@ -132,12 +131,12 @@ func (m *Meter) find(l *module, r *record, q *kmp.LogRecordsRequest) (id, left u
 			id = oldest
 		}
 	case kmp.CmdGetLogTimePresent:
-		t := m.logTime(q.Time)
-		for id = oldest; id <= r.newest && m.stamp(r, id) < t; id++ {
+		for id = oldest; id <= r.newest && r.stamp(id) < seconds(q.Time); {
+			id++
 		}
 	default:
-		t := m.logTime(q.Time)
-		for id = r.newest; id >= oldest && m.stamp(r, id) > t; id-- {
+		for id = r.newest; id >= oldest && r.stamp(id) > seconds(q.Time); {
+			id--
 		}
 		if id < oldest || id-oldest < uint32(q.Record) {
 			return 0, 0
@@ -148,16 +147,16 @@ func (m *Meter) find(l *module, r *record, q *kmp.LogRecordsRequest) (id, left u
 	return id, r.newest + 1 - id
 }
 
-// logTime is a time of a request in seconds of local standard time.
-func (m *Meter) logTime(t kmp.LogTime) int64 {
+// seconds is a time of a request in seconds of local standard time.
+func seconds(t kmp.LogTime) int64 {
 	d, c := t.Date, t.Clock
 	return time.Date(d.Year, time.Month(d.Month), d.Day, c.Hour, c.Minute, c.Second, 0, time.UTC).Unix()
 }
 
 // stamp is what a row is stamped with, in seconds of local standard time.
-func (m *Meter) stamp(r *record, id uint32) int64 {
+func (r *record) stamp(id uint32) int64 {
 	var t kmp.LogTime
-	for _, register := range r.registers(id, m.logged(r, []uint16{registerDate, registerClock})) {
+	for _, register := range r.registers(id, r.times) {
 		switch v, _ := register.Value(); v := v.(type) {
 		case kmp.Date:
 			t.Date = v
@@ -165,5 +164,5 @@ func (m *Meter) stamp(r *record, id uint32) int64 {
 			t.Clock = v
 		}
 	}
-	return m.logTime(t)
+	return seconds(t)
 }
