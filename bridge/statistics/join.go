@@ -86,15 +86,15 @@ func (g gap) fill(samples []sample, slack *big.Rat, no refused) (rows []row) {
 		no[refusedReset] += len(samples)
 		return nil
 	}
-	if g.before == nil && g.after == nil {
-		g.before = &row{state: samples[0].value, sum: new(big.Rat)}
-	}
 	var low, high, last *big.Rat
 	if g.before != nil {
 		low = g.before.state
 	}
 	if g.after != nil {
 		high = g.after.state
+	}
+	if low == nil && high == nil {
+		g.before = &row{state: samples[0].value, sum: new(big.Rat)}
 	}
 	for _, s := range samples {
 		v := s.value
