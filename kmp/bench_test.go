@@ -75,6 +75,9 @@ func TestAllocations(t *testing.T) {
 	reader := NewReader(stream, FromMeter)
 	out, text := make([]byte, 0, 2*MaxFrame), make([]byte, 0, 64)
 	value := number(t, "-1875.56")
+	day := &LogByIDRequest{LogHour, 500, 24, []uint16{60, 68, 1003, 1002}}
+	page := &LogByIDAnswer{hours(t, 500, 24)}
+	clock := &SetClockRequest{Date{2026, 11, 21}, Clock{7, 0, 1}}
 	for name, f := range map[string]func() error{
 		"decode an answer of 8": func() error { return decoder.decode(wire) },
 		"read a frame": func() error {
@@ -87,6 +90,18 @@ func TestAllocations(t *testing.T) {
 		},
 		"encode an answer of 8": func() (err error) {
 			out, err = AppendMessage(out[:0], FromMeter, HeatMeter, &decoder.answer)
+			return err
+		},
+		"encode a request for a day of a log": func() (err error) {
+			out, err = AppendMessage(out[:0], ToMeter, HeatMeter, day)
+			return err
+		},
+		"encode a day of a log": func() (err error) {
+			out, err = AppendMessage(out[:0], FromMeter, HeatMeter, page)
+			return err
+		},
+		"encode a clock": func() (err error) {
+			out, err = AppendMessage(out[:0], ToMeter, HeatMeter, clock)
 			return err
 		},
 		"encode a number": func() (err error) {
@@ -105,6 +120,27 @@ func TestAllocations(t *testing.T) {
 	}
 	if len(decoder.values) != 8 || decoder.values[7].String() != "1875.56" {
 		t.Errorf("decoded %v", decoder.values)
+	}
+}
+
+// However many rows, a page of a log costs one piece of memory.
+func TestLogAllocations(t *testing.T) {
+	for _, rows := range []int{1, 24, 200} {
+		data := must((&LogByIDAnswer{hours(t, 500, rows)}).AppendData(nil))(t)
+		a, records := new(LogByIDAnswer), &LogRecordsAnswer{CmdGetLogIDPresent, LogRecords{Rows: hours(t, 500, rows).Rows}}
+		recordData := must(records.AppendData(nil))(t)
+		for name, f := range map[string]func() error{
+			"log page": func() error { return a.DecodeData(data) },
+			"records":  func() error { return records.DecodeData(recordData) },
+		} {
+			var err error
+			if n := testing.AllocsPerRun(100, func() { err = f() }); n > 1 || err != nil {
+				t.Errorf("%s of %d rows: %v allocations (error %v), want 1", name, rows, n, err)
+			}
+		}
+		if len(a.Rows) != rows || len(records.Rows) != rows {
+			t.Errorf("decoded %d and %d rows, want %d", len(a.Rows), len(records.Rows), rows)
+		}
 	}
 }
 
@@ -172,5 +208,51 @@ func BenchmarkDecimalText(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		text, _ = d.AppendText(text[:0])
+	}
+}
+
+// A day of an hour log, four registers: the answer's frame to registers.
+func BenchmarkDecodeLogDay(b *testing.B) {
+	wire := must(AppendMessage(nil, FromMeter, HeatMeter, &LogByIDAnswer{hours(b, 500, 24)}))(b)
+	buf, a := make([]byte, 0, MaxFrame), new(LogByIDAnswer)
+	b.ReportAllocs()
+	b.SetBytes(int64(len(wire)))
+	for b.Loop() {
+		f, err := DecodeFrameInto(buf, wire)
+		if err == nil {
+			err = a.DecodeData(f.Data)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkEncodeLogDay(b *testing.B) {
+	a, out := &LogByIDAnswer{hours(b, 500, 24)}, make([]byte, 0, 2*MaxFrame)
+	b.ReportAllocs()
+	for b.Loop() {
+		var err error
+		if out, err = AppendMessage(out[:0], FromMeter, HeatMeter, a); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.SetBytes(int64(len(out)))
+}
+
+// A day of a logger module's interval log, four registers.
+func BenchmarkDecodeLogRecordsDay(b *testing.B) {
+	rows := hours(b, 500, 24).Rows
+	for i := range rows {
+		rows[i].ID = uint32(i)
+	}
+	a := &LogRecordsAnswer{CmdGetLogIDPresent, LogRecords{Rows: rows}}
+	data := must(a.AppendData(nil))(b)
+	b.ReportAllocs()
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		if err := a.DecodeData(data); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -92,6 +92,10 @@ func (*SetClockAnswer) NewRequest() Request { return new(SetClockRequest) }
 // it would set a time that has passed. Silence means that the meter refused, and is
 // [ErrNoReply] in an *[ExchangeError]; whether it did is for the caller to read.
 // Other errors are those of [Conn.Do].
+//
+// The time is set when the request has arrived, which takes 0.2 s at 1200 baud. After a
+// failure the Conn keeps silence for 1.6 s before it: a good answer just before, such as
+// that of [Conn.GetRegister], makes sure that there is no such wait.
 func (c *Conn) SetClock(ctx context.Context, addr Address, date Date, clock Clock) error {
 	return c.Do(ctx, addr, &SetClockRequest{date, clock}, new(SetClockAnswer))
 }

@@ -2,11 +2,13 @@ package kmp_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 
 	"kmp2mqtt/kmp"
@@ -174,4 +176,93 @@ func ExampleNewRegister() {
 	out, err := kmp.AppendMessage(nil, kmp.FromMeter, kmp.HeatMeter, answer)
 	fmt.Printf("% X %v\n", out, err)
 	// Output: 40 3F 10 00 50 16 02 41 00 20 0B 3E 0D <nil>
+}
+
+// Two rows of a MULTICAL 603's year log. The second one has bare values on the wire;
+// decoded, both are complete.
+func ExampleLogByIDAnswer() {
+	frame, err := kmp.DecodeFrame(wire("40 3F B8 1B F9 02 00 02 01 00 00 00 02 00 00 00 02 00 C0 03 EB 30 04 00 00 03 F8 05 00 03 D0 F5 AA 3A 0D"))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	var page kmp.LogByIDAnswer
+	if err := page.DecodeData(frame.Data); err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(page.Log, "log:", page.Info)
+	for _, row := range page.Rows {
+		for _, register := range row.Registers {
+			value, err := register.Value()
+			fmt.Println(row.ID, register.ID, value, err)
+		}
+	}
+	// Output:
+	// year log: newest, oldest
+	// 2 1003 2026-01-01 <nil>
+	// 1 1003 2025-01-01 <nil>
+}
+
+// Two sub-commands of the logger are known by their names alone.
+func ExampleNewLogRequest() {
+	_, err := kmp.NewLogRequest(kmp.LogGetNextFormat)
+	fmt.Println(err)
+	fmt.Println(errors.Is(err, kmp.ErrUnknownLayout), errors.Is(err, kmp.ErrUnknownCommand))
+	// Output:
+	// kmp: unknown command: no public layout: Logger GetLogNextFormat
+	// true true
+}
+
+// The whole hour log of a meter, newest rows first. Each answer goes as far back as the
+// meter's buffer reaches; the next request goes on from there.
+func ExampleConn_LogByID() {
+	conn := kmp.NewConn(meterWithLog(), kmp.Options{})
+	defer conn.Close()
+	page, err := conn.LogLast(context.Background(), kmp.HeatMeter, kmp.LogHour, 0, 24, 60)
+	for err == nil {
+		for _, row := range page.Rows {
+			energy, err := row.Registers[0].Value()
+			fmt.Println(row.ID, energy, err)
+		}
+		if page.Info&kmp.LogAtOldest != 0 || len(page.Rows) == 0 {
+			return
+		}
+		page, err = conn.LogByID(context.Background(), kmp.HeatMeter, kmp.LogHour, page.Rows[len(page.Rows)-1].ID-1, 24, 60)
+	}
+	fmt.Println(err)
+	// Output:
+	// 645 227.447 <nil>
+	// 644 227.446 <nil>
+	// 643 227.445 <nil>
+}
+
+// meterWithLog is a line to a meter whose buffer holds two rows.
+func meterWithLog() kmp.Line {
+	row := func(id uint32, raw string) kmp.LogRow {
+		return kmp.LogRow{ID: id, Registers: []kmp.Register{{ID: 60, Unit: kmp.UnitGJ, SiEx: 0x43, Raw: wire(raw)}}}
+	}
+	last := &kmp.LogLastAnswer{LogPage: kmp.LogPage{
+		Log: kmp.LogHour, First: 645, Newest: 645, Info: kmp.LogMore | kmp.LogAtNewest,
+		Rows: []kmp.LogRow{row(645, "00 03 78 77"), row(644, "00 03 78 76")},
+	}}
+	older := &kmp.LogByIDAnswer{LogPage: kmp.LogPage{
+		Log: kmp.LogHour, First: 643, Newest: 645, Info: kmp.LogAtOldest,
+		Rows: []kmp.LogRow{row(643, "00 03 78 75")},
+	}}
+	client, meter := net.Pipe()
+	go func() {
+		requests := kmp.NewReader(meter, kmp.ToMeter)
+		for _, answer := range []kmp.Answer{last, older} {
+			if _, err := requests.Next(); err != nil {
+				return
+			}
+			out, err := kmp.AppendMessage(nil, kmp.FromMeter, kmp.HeatMeter, answer)
+			if err != nil {
+				return
+			}
+			meter.Write(out)
+		}
+	}()
+	return client
 }

@@ -398,18 +398,20 @@ func TestConnLogs(t *testing.T) {
 // follows it, is found.
 func TestConnLogForeignAnswers(t *testing.T) {
 	right := hours(t, 400, 3)
-	for name, foreign := range map[string]func(t testing.TB) Message{
-		"another sub-command": func(t testing.TB) Message { return &LogLastAnswer{hours(t, 400, 3)} },
-		"the configuration":   func(t testing.TB) Message { return &LogConfigAnswer{LogConfig{Log: LogHour}} },
-		"rows further up":     func(t testing.TB) Message { p := hours(t, 403, 3); p.Newest = 500; return &LogByIDAnswer{p} },
-		"more rows":           func(t testing.TB) Message { return &LogByIDAnswer{hours(t, 400, 4)} },
-		"another log":         func(t testing.TB) Message { p := hours(t, 400, 3); p.Log = LogDay; return &LogByIDAnswer{p} },
-		"a register reading":  func(t testing.TB) Message { return &GetRegisterAnswer{hours(t, 400, 1).Rows[0].Registers} },
+	above, day := hours(t, 403, 3), hours(t, 400, 3)
+	above.Newest, day.Log = 500, LogDay
+	for name, foreign := range map[string]Message{
+		"another sub-command": &LogLastAnswer{right},
+		"the configuration":   &LogConfigAnswer{LogConfig{Log: LogHour}},
+		"rows further up":     &LogByIDAnswer{above},
+		"more rows":           &LogByIDAnswer{hours(t, 400, 4)},
+		"another log":         &LogByIDAnswer{day},
+		"a register reading":  &GetRegisterAnswer{right.Rows[0].Registers},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := newPipe(t, func(_ int, f Frame, w io.Writer) {
-					answerWith(t, w, f.Address, foreign(t))
+					answerWith(t, w, f.Address, foreign)
 					answerWith(t, w, f.Address, &LogByIDAnswer{right})
 				})
 				c := NewConn(p.client, Options{Retries: -1})
@@ -419,7 +421,7 @@ func TestConnLogForeignAnswers(t *testing.T) {
 				}
 			})
 			synctest.Test(t, func(t *testing.T) {
-				p := newPipe(t, func(_ int, f Frame, w io.Writer) { answerWith(t, w, f.Address, foreign(t)) })
+				p := newPipe(t, func(_ int, f Frame, w io.Writer) { answerWith(t, w, f.Address, foreign) })
 				c := NewConn(p.client, Options{})
 				got, err := c.LogByID(t.Context(), HeatMeter, LogHour, 400, 3, 60, 68, 1003, 1002)
 				var e *ExchangeError
