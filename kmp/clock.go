@@ -50,19 +50,6 @@ func (q *SetClockRequest) DecodeData(data []byte) error {
 	return nil
 }
 
-// digits returns the date as the number YYMMDD.
-func (d Date) digits() (uint32, error) {
-	if err := inRange("year", d.Year, 2000, 2099); err != nil {
-		return 0, err
-	}
-	return uint32((d.Year-2000)*10000 + d.Month*100 + d.Day), d.check()
-}
-
-// digits returns the time of day as the number hhmmss.
-func (c Clock) digits() (uint32, error) {
-	return uint32(c.Hour*10000 + c.Minute*100 + c.Second), c.check()
-}
-
 func dateOf(n uint32) (Date, error) {
 	if n > 991231 {
 		return Date{}, &RangeError{What: "date", Got: int64(n), Min: 101, Max: 991231}

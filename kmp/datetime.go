@@ -302,19 +302,29 @@ func inRange(what string, got, least, most int) error {
 	return nil
 }
 
+// digits returns the date as the number YYMMDD.
+func (d Date) digits() (uint32, error) {
+	if err := inRange("year", d.Year, 2000, 2099); err != nil {
+		return 0, err
+	}
+	return uint32((d.Year-2000)*10000 + d.Month*100 + d.Day), d.check()
+}
+
+// digits returns the time of day as the number hhmmss.
+func (c Clock) digits() (uint32, error) {
+	return uint32(c.Hour*10000 + c.Minute*100 + c.Second), c.check()
+}
+
 // NewDateRegister returns a register that holds a date (unit 30), or none when d is
 // the zero Date. Years outside 2000 to 2099 and days that no month has give a
 // *[RangeError].
 func NewDateRegister(id uint16, d Date) (Register, error) {
-	n := 0
+	var n uint32
 	if d != (Date{}) {
-		if err := inRange("year", d.Year, 2000, 2099); err != nil {
+		var err error
+		if n, err = d.digits(); err != nil {
 			return Register{}, err
 		}
-		if err := d.check(); err != nil {
-			return Register{}, err
-		}
-		n = (d.Year-2000)*10000 + d.Month*100 + d.Day
 	}
 	return NewRegister(id, UnitDate, Decimal{low: uint64(n)}, 4)
 }
@@ -322,10 +332,11 @@ func NewDateRegister(id uint16, d Date) (Register, error) {
 // NewClockRegister returns a register that holds a time of day (unit 2F). Times
 // outside the day give a *[RangeError].
 func NewClockRegister(id uint16, c Clock) (Register, error) {
-	if err := c.check(); err != nil {
+	n, err := c.digits()
+	if err != nil {
 		return Register{}, err
 	}
-	return NewRegister(id, UnitClock, Decimal{low: uint64(c.Hour*10000 + c.Minute*100 + c.Second)}, 4)
+	return NewRegister(id, UnitClock, Decimal{low: uint64(n)}, 4)
 }
 
 // NewDSTDateTimeRegister returns a register that holds a date and time with its

@@ -29,7 +29,7 @@ var (
 	// matches [ErrUnknownCommand].
 	ErrUnknownLayout = fmt.Errorf("%w: no public layout", ErrUnknownCommand)
 	// ErrForeign says that a valid frame is not the answer to the request: another
-	// command, or registers that were not asked for (a late or repeated answer).
+	// command, or registers or rows that were not asked for (a late or repeated answer).
 	ErrForeign = errors.New("kmp: answer to something else")
 )
 

@@ -133,8 +133,7 @@ func TestLogPageIsBounded(t *testing.T) {
 	}
 }
 
-// A register that an unsupported one's place keeps may have no bytes; the rest of the
-// row is read.
+// A register without bytes, say one that the log has not, hides none of the others.
 func TestLogRegisterWithoutBytes(t *testing.T) {
 	var a LogByIDAnswer
 	if err := a.DecodeData(unhex(t, "06 05 0002 02 00000009 00000009 0008 0001000000 003C080143 07 08")); err != nil {
