@@ -109,10 +109,12 @@ func csvTail(r io.Reader, serial string, log kmp.LogType) (Tail, error) {
 			return t, err
 		}
 		if end == source.size && (source.last != '\n' || bad && errors.Is(syntax, csv.ErrQuote)) {
-			if t.Keys == nil { // the header
+			if t.Keys == nil && !bad { // the header
 				return t, cutOff(strings.Join(record, ","), strings.Join(csvColumns[:], ","))
 			}
-			return t, nil // the last line was cut off, maybe inside of quotes
+			if t.Keys != nil {
+				return t, nil // the last line was cut off, maybe inside of quotes
+			}
 		}
 		if bad {
 			return t, fmt.Errorf("%w: %w", ErrNotRows, err)
