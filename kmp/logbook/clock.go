@@ -40,22 +40,28 @@ const (
 // that does not tell them gives [ErrNoClock]; other errors are those of [kmp.Conn.Do].
 func Clock(ctx context.Context, src Source) (ClockReading, error) {
 	var best ClockReading
-	var shortest time.Duration
-	for try := range clockTries {
+	shortest := time.Duration(-1)
+	ids := []uint16{regDate, regClock, regDateTime}
+	for range clockTries {
+		var a kmp.GetRegisterAnswer
 		sent := time.Now()
-		registers, err := clockRegisters(ctx, src)
+		err := src.Conn.Do(ctx, src.Address, &kmp.GetRegisterRequest{IDs: ids}, &a)
 		took := time.Since(sent)
-		if err != nil && try == 0 {
+		if errors.Is(err, kmp.ErrCodec) && len(ids) > 2 {
+			ids = ids[:2] // a shorter answer may come through
+			continue
+		}
+		if err != nil && shortest < 0 {
 			return ClockReading{}, fmt.Errorf("logbook: clock: %w", err)
 		}
 		if err != nil {
 			break // what is known will do
 		}
-		meter, dst := timeOf(registers, src.Zone, false)
+		meter, dst := timeOf(a.Registers, src.Zone, false)
 		if meter.IsZero() {
 			return ClockReading{}, ErrNoClock
 		}
-		if try == 0 || took < shortest {
+		if shortest < 0 || took < shortest {
 			at := sent.Add(took / 2)
 			// The clock shows a second from its beginning to its end.
 			drift := meter.Add(time.Second / 2).Sub(at).Round(time.Second)
@@ -66,16 +72,4 @@ func Clock(ctx context.Context, src Source) (ClockReading, error) {
 		}
 	}
 	return best, nil
-}
-
-// clockRegisters reads what holds the time, in one request. When no answer to that comes
-// through, register 348 may be what was too much.
-func clockRegisters(ctx context.Context, src Source) ([]kmp.Register, error) {
-	var a kmp.GetRegisterAnswer
-	err := src.Conn.Do(ctx, src.Address, &kmp.GetRegisterRequest{IDs: []uint16{regDate, regClock, regDateTime}}, &a)
-	if errors.Is(err, kmp.ErrCodec) && ctx.Err() == nil {
-		a = kmp.GetRegisterAnswer{}
-		err = src.Conn.Do(ctx, src.Address, &kmp.GetRegisterRequest{IDs: []uint16{regDate, regClock}}, &a)
-	}
-	return a.Registers, err
 }

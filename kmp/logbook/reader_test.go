@@ -39,13 +39,13 @@ func onMeter(t *testing.T, cfg sim.Config, opts kmp.Options, test func(b *bed)) 
 	t.Helper()
 	zone := berlin(t)
 	synctest.Test(t, func(t *testing.T) {
-		time.Sleep(time.Until(begin))
 		if cfg.Model == "" {
 			cfg.Model = "603"
 		}
 		if cfg.Start.IsZero() {
 			cfg.Start = begin.In(zone)
 		}
+		time.Sleep(time.Until(cfg.Start))
 		meter, err := sim.New(cfg)
 		if err != nil {
 			t.Fatal(err)
