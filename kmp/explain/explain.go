@@ -4,6 +4,7 @@ package explain
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -236,7 +237,7 @@ func (e *Explanation) info(info fmt.Stringer) {
 	if text != "" {
 		words = strings.Split(text, ", ")
 	}
-	e.add("info", words, "info", text)
+	e.add("info", words, "info", cmp.Or(text, "-"))
 }
 
 func (e *Explanation) recordsRequest(q *kmp.LogRecordsRequest) {
