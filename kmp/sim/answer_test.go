@@ -15,7 +15,7 @@ import (
 	"kmp2mqtt/kmp"
 )
 
-// real are the frames of the logger command in kmp/testdata that came from real meters.
+// realFrame is a request and its answer of kmp/testdata that came from a real meter.
 func realFrame(t *testing.T, id string) (request, answer []byte) {
 	t.Helper()
 	text, err := os.ReadFile("../testdata/frames.json")
@@ -76,8 +76,8 @@ func TestLogConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var real kmp.LogConfigAnswer
-	if err := real.DecodeData(f.Data); err != nil {
+	var captured kmp.LogConfigAnswer
+	if err := captured.DecodeData(f.Data); err != nil {
 		t.Fatal(err)
 	}
 	synctest.Test(t, func(t *testing.T) {
@@ -87,7 +87,7 @@ func TestLogConfig(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := real.LogConfig
+		want := captured.LogConfig
 		has := m.Registers()
 		want.Registers = slices.DeleteFunc(slices.Clone(want.Registers), func(id uint16) bool { return !slices.Contains(has, id) })
 		if len(want.Registers) != 37 || !slices.Equal(got.Registers, want.Registers) {
@@ -356,7 +356,7 @@ func TestPutRegisterInLog(t *testing.T) {
 
 // Faults apply to rows of logs and to acknowledgements, too.
 func TestFaultsOfLogs(t *testing.T) {
-	newest := func(t *testing.T, f Faults) (page, truth kmp.LogPage, err error, counts Counts) {
+	newest := func(t *testing.T, f Faults) (page, truth kmp.LogPage, counts Counts, err error) {
 		t.Helper()
 		synctest.Test(t, func(t *testing.T) {
 			f.LateBy = 3 * time.Second
@@ -369,7 +369,7 @@ func TestFaultsOfLogs(t *testing.T) {
 			}
 			counts = m.Counts()
 		})
-		return page, truth, err, counts
+		return page, truth, counts, err
 	}
 	for _, test := range []struct {
 		name   string
@@ -383,7 +383,7 @@ func TestFaultsOfLogs(t *testing.T) {
 		{"too long", Faults{MaxAnswer: 100}, kmp.ErrCodec, func(c Counts) uint64 { return c.Cut }},
 		{"duplicated", Faults{Duplicated: 1}, nil, func(c Counts) uint64 { return c.Duplicated }},
 	} {
-		page, truth, err, counts := newest(t, test.faults)
+		page, truth, counts, err := newest(t, test.faults)
 		if !errors.Is(err, test.err) || test.count(counts) != 1 {
 			t.Errorf("%s: %v, %+v", test.name, err, counts)
 		}
@@ -391,7 +391,7 @@ func TestFaultsOfLogs(t *testing.T) {
 			t.Errorf("%s: %v, want %v", test.name, page.Rows, truth.Rows)
 		}
 	}
-	page, truth, err, counts := newest(t, Faults{Forged: 1})
+	page, truth, counts, err := newest(t, Faults{Forged: 1})
 	if err != nil || counts.Forged != 1 || len(page.Rows) != len(truth.Rows) {
 		t.Fatalf("forged: %d rows, %v, %+v", len(page.Rows), err, counts)
 	}

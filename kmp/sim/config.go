@@ -75,6 +75,8 @@ type Config struct {
 	// ClockDrift is how much it gains from then on, in parts per million: 11.6 is a
 	// second a day. -100000 to 100000.
 	ClockDrift float64
+	// PowerCut is a time without power, the same as [Meter.PowerCut] makes one.
+	PowerCut Outage
 	// Password is what PutRegister has to say; default 1234, which is invented: those
 	// of real meters are not public.
 	Password uint16
@@ -182,6 +184,45 @@ func (t Throttle) ok() bool {
 	return t == (Throttle{}) || t.Sessions > 0 && t.Sessions <= maxSessions && t.Shut > 0
 }
 
+// Outage is a time without power, in simulated time. The zero Outage is none.
+type Outage struct {
+	// After is when it begins, counted from the start; negative for one in the past
+	// that the logs tell of, up to two years back.
+	After time.Duration
+	// For is how long it lasts.
+	For time.Duration
+}
+
+// String returns the outage as an option has it, "-5h0m0s/3h0m0s"; "" for none.
+func (o Outage) String() string {
+	if o.For == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s/%s", o.After, o.For)
+}
+
+// parseOutage parses what String returns.
+func parseOutage(s string) (Outage, error) {
+	after, duration, ok := strings.Cut(s, "/")
+	if !ok {
+		return Outage{}, errValue
+	}
+	a, err1 := time.ParseDuration(after)
+	d, err2 := time.ParseDuration(duration)
+	if err := errors.Join(err1, err2); err != nil {
+		return Outage{}, err
+	}
+	o := Outage{a, d}
+	if d == 0 || !o.ok() {
+		return Outage{}, errValue
+	}
+	return o, nil
+}
+
+func (o Outage) ok() bool {
+	return o.After >= -2*365*24*time.Hour && o.After <= maxElapsed && o.For >= 0 && o.For <= maxOffset
+}
+
 const (
 	defaultModel      = "403"
 	defaultSerial     = 80123456
@@ -284,6 +325,7 @@ func (c Config) check() error {
 	wrong(c.LogBuffer >= minBuffer && c.LogBuffer <= maxBuffer, "log-buffer", c.LogBuffer, allowedBuffer)
 	wrong(c.ClockOffset >= -maxOffset && c.ClockOffset <= maxOffset, "clock-offset", c.ClockOffset, allowedOffset)
 	wrong(c.ClockDrift >= -maxDrift && c.ClockDrift <= maxDrift, "clock-drift", c.ClockDrift, allowedDrift)
+	wrong(c.PowerCut.ok(), "power-cut", c.PowerCut, allowedOutage)
 	for _, chance := range []struct {
 		option string
 		p      float64
@@ -336,6 +378,7 @@ const (
 	allowedBuffer      = "a number of bytes from 64 to 4000"
 	allowedOffset      = "a duration such as 90s or -2h, up to ten years"
 	allowedDrift       = "parts per million from -100000 to 100000 such as 25"
+	allowedOutage      = "when it begins and how long it lasts, such as 2h/45m, or -5h/3h for one before the start"
 	allowedPassword    = "a whole number from 1 to 65535"
 	allowedNoInfo      = "it left out: this meter has no info code"
 )
@@ -544,6 +587,10 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 			return errValue
 		}
 		c.ClockDrift = v
+		return err
+	})
+	set("power-cut", "`AFTER/TIME`: cut the power AFTER the start for TIME, simulated; a negative AFTER is in the past", allowedOutage, c.PowerCut.String(), func(s string) (err error) {
+		c.PowerCut, err = parseOutage(s)
 		return err
 	})
 	set("password", "`NUMBER` that PutRegister has to say", allowedPassword, strconv.Itoa(int(c.Password)), func(s string) error {

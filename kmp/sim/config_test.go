@@ -51,8 +51,9 @@ func TestParseConfig(t *testing.T) {
 			c.Model, c.FineModulus, c.Faults.Info, c.Faults.Forged = "21", 1e9, 65535, 1
 		})},
 		{"382", "", with(func(c *Config) { c.Model = "382" })},
-		{"603", "log-depth=65535&log-buffer=64&empty-logs&no-logs=false&clock-offset=1h&clock-drift=-100&password=0xFFFF", with(func(c *Config) {
+		{"603", "log-depth=65535&log-buffer=64&empty-logs&no-logs=false&clock-offset=1h&clock-drift=-100&password=0xFFFF&power-cut=2h/45m", with(func(c *Config) {
 			c.Model, c.LogDepth, c.LogBuffer, c.EmptyLogs, c.ClockOffset, c.ClockDrift, c.Password = "603", 65535, 64, true, time.Hour, -100, 65535
+			c.PowerCut = Outage{2 * time.Hour, 45 * time.Minute}
 		})},
 		{"403", "missing=63,0x61&missing=1004&sleep-after=4m&noise=0.25&start=2026-01-15T08:00:00Z", with(func(c *Config) {
 			c.Faults.MissingRegisters = []uint16{63, 97, 1004}
@@ -131,6 +132,10 @@ func TestParseConfigErrors(t *testing.T) {
 		{"403", "clock-offset=60", []string{"clock-offset", "90s"}},
 		{"403", "clock-drift=100001", []string{"clock-drift", "100000"}},
 		{"403", "clock-drift=NaN", []string{"clock-drift"}},
+		{"403", "power-cut=3h", []string{`power-cut="3h"`, "-5h/3h"}},
+		{"403", "power-cut=1h/0s", []string{"power-cut"}},
+		{"403", "power-cut=1h/-1h", []string{"power-cut"}},
+		{"403", "power-cut=-17521h/1h", []string{"power-cut"}},
 		{"403", "password=0", []string{"password", "1 to 65535"}},
 		{"403", "password=65536", []string{"password"}},
 		{"403", "fine-modulus=1e3.5", []string{"fine-modulus", "1e7"}},
@@ -172,7 +177,7 @@ func TestRegisterFlags(t *testing.T) {
 	}
 	got, err := parse(strings.Fields("-model 603 -serial 7 -seed 9 -speed 288 -integration 8s -energy kWh -address 0x3f -pace -turnaround 50ms -strict " +
 		"-echo -noise 0.1 -stray -lost 0.1 -late -corrupted=0.5 -truncated -duplicated -byte-by-byte -missing 63,97 -sleep-after 4m -silence " +
-		"-log-depth 48 -log-buffer 200 -empty-logs -no-logs -clock-offset -90s -clock-drift 25.5 -password 4711 " +
+		"-log-depth 48 -log-buffer 200 -empty-logs -no-logs -clock-offset -90s -clock-drift 25.5 -password 4711 -power-cut -5h/3h " +
 		"-cooling -fine-modulus 1e6 -throttle 5/12h -sensor t2_short -info 3 -forged=0.01 -garbled -ascii -foreign 0x7F -max-answer 40")...)
 	if err != nil {
 		t.Fatal(err)
@@ -180,7 +185,7 @@ func TestRegisterFlags(t *testing.T) {
 	want := Config{
 		Model: "603", Serial: 7, Seed: 9, Speed: 288, Integration: 8 * time.Second, EnergyUnit: "kWh", Cooling: true, FineModulus: 1e6, Address: kmp.HeatMeter,
 		Paced: true, ByteTime: kmp.DefaultByteTime, Turnaround: 50 * time.Millisecond, Strict: true,
-		LogDepth: 48, LogBuffer: 200, EmptyLogs: true, NoLogs: true, ClockOffset: -90 * time.Second, ClockDrift: 25.5, Password: 4711,
+		LogDepth: 48, LogBuffer: 200, EmptyLogs: true, NoLogs: true, ClockOffset: -90 * time.Second, ClockDrift: 25.5, Password: 4711, PowerCut: Outage{-5 * time.Hour, 3 * time.Hour},
 		Faults: Faults{
 			Echo: true, Noise: 0.1, StrayBytes: 1, Lost: 0.1, Late: 1, LateBy: 3 * time.Second, Corrupted: 0.5, Truncated: 1, Duplicated: 1,
 			ByteByByte: true, MissingRegisters: []uint16{63, 97}, SleepAfter: 4 * time.Minute, Silence: true,
@@ -213,12 +218,12 @@ func TestNewErrors(t *testing.T) {
 		Start:       time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC),
 		Faults:      Faults{Noise: 2, StrayBytes: -1, Lost: 2, Late: 2, LateBy: -1, Corrupted: 2, Truncated: 2, Duplicated: 2, SleepAfter: -1, Throttle: Throttle{Shut: 1}, Sensor: "t3", Forged: -1, MaxAnswer: -1},
 		FineModulus: 1,
-		LogDepth:    -1, LogBuffer: 1, ClockOffset: -math.MaxInt64, ClockDrift: math.NaN(),
+		LogDepth:    -1, LogBuffer: 1, ClockOffset: -math.MaxInt64, ClockDrift: math.NaN(), PowerCut: Outage{For: -1},
 	})
 	if !errors.Is(err, ErrOption) {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"model", "speed", "integration", "energy", "byte-time", "start", "noise", "stray", "lost", "late", "late-by", "corrupted", "truncated", "duplicated", "sleep-after", "throttle", "sensor", "forged", "max-answer", "fine-modulus", "log-depth", "log-buffer", "clock-offset", "clock-drift"} {
+	for _, want := range []string{"model", "speed", "integration", "energy", "byte-time", "start", "noise", "stray", "lost", "late", "late-by", "corrupted", "truncated", "duplicated", "sleep-after", "throttle", "sensor", "forged", "max-answer", "fine-modulus", "log-depth", "log-buffer", "clock-offset", "clock-drift", "power-cut"} {
 		if !strings.Contains(err.Error(), " "+want+"=") {
 			t.Errorf("%q does not name %s", err, want)
 		}
@@ -229,7 +234,7 @@ func FuzzParseConfig(f *testing.F) {
 	f.Add("403", "echo=true&lost=0.1&speed=60")
 	f.Add("21", "throttle=5/12h&info=16&fine-modulus=1e7&max-answer=40")
 	f.Add("603", "sensor=t1_open&foreign=0x7F&forged&missing=1,0x2&start=2026-01-15")
-	f.Add("403", "log-depth=24&log-buffer=100&empty-logs&clock-offset=-5m&clock-drift=20&password=1")
+	f.Add("403", "log-depth=24&log-buffer=100&empty-logs&clock-offset=-5m&clock-drift=20&password=1&power-cut=-1h/1h")
 	f.Add("382", "energy=gj&turnaround=0&late-by=1h")
 	f.Fuzz(func(t *testing.T, model, query string) {
 		q, err := url.ParseQuery(query)
@@ -245,6 +250,11 @@ func FuzzParseConfig(f *testing.F) {
 		}
 		if err := c.withDefaults().check(); err != nil {
 			t.Errorf("%s?%s: New refuses what it means: %v", model, query, err)
+		}
+		if cut := c.PowerCut; cut != (Outage{}) {
+			if again, err := parseOutage(cut.String()); err != nil || again != cut {
+				t.Errorf("power cut %s is %s again, %v", cut, again, err)
+			}
 		}
 		if throttle := c.Faults.Throttle; throttle != (Throttle{}) {
 			if again, err := parseThrottle(throttle.String()); err != nil || again != throttle {

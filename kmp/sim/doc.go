@@ -29,6 +29,24 @@
 // 1003, 348) moves between the steps of the grid. It shows standard time, as meters
 // do; register 348 adds daylight saving time and says so.
 //
+// # The logs
+//
+// The logs of years, months, days, hours and minutes go by the meter's own clock, which
+// is as far off as [Config] says: when it passes a full hour, a row is written with what
+// the registers show then, which are the values of the last step of the grid until that
+// moment. Two years of them are there from the start on, the oldest ones overwritten. A
+// power cut leaves a hole in the time of the rows, a clock that is set repeats hours or
+// leaves them out, and the ids count on. [Meter.Log] is the whole log, for a test to
+// compare with what its reader got.
+//
+// A 403 and a 603 answer the logger command B8 at their own address, a 601 has two
+// logger modules that answer A0 to A3, 9B and 9C at addresses of their own. The other
+// two are silent to all of it.
+//
+// A log costs nothing until somebody asks for it. Then the meter lives through its life
+// again, which takes some ten milliseconds, and keeps the log from there on: some 120 KB
+// for the hours of a 603.
+//
 // Time comes from package time alone, so the whole simulation runs on the fake clock
 // of testing/synctest.
 //

@@ -284,7 +284,7 @@ type state struct {
 	temp  [2]int64 // T1 and T2, 0.01 °C
 	inert [2]int64 // the same times 1000, before rounding
 	blind bool     // a sensor is faulty: nothing is counted
-	dark  int64    // until then there is no power: nothing is counted, not even hours
+	dark  [2]int64 // from and until when there is no power: steps in it count nothing, not even hours
 	past  int64    // what is older is integrated in larger steps
 
 	phases   [3]int64 // W, negative when it is given to the grid
@@ -357,7 +357,7 @@ func installation(t int64) int64 {
 // step lets the house live for dt seconds.
 func (s *state) step(dt int64) {
 	switch {
-	case s.t < s.dark:
+	case s.t+dt > s.dark[0] && s.t < s.dark[1]:
 		s.draw([3]int64{}, dt)
 		s.run(moment{supply: s.temp[0], back: s.temp[1]}, dt)
 		s.installed += dt

@@ -148,6 +148,17 @@ func (m *Meter) await(r *record, next int64) {
 // when the meter's clock passed its time: the values of the last step of the grid until
 // then.
 func (m *Meter) record(now time.Duration) {
+	if len(m.logs) == 0 {
+		return
+	}
+	for _, change := range m.powerless { // one part with power, one without, one with it again
+		m.recordPart(min(change-1, now))
+	}
+	m.recordPart(now)
+}
+
+// recordPart is record for a time in which power neither goes nor comes.
+func (m *Meter) recordPart(now time.Duration) {
 	for _, r := range m.logs {
 		m.skip(r, now)
 	}

@@ -48,8 +48,8 @@ func until(m *Meter, interval time.Duration) time.Time {
 	due := m.clock.when(next.Sub(m.config.Start))
 	m.mu.Unlock()
 	time.Sleep(time.Duration(float64(due-m.elapsed()) / m.config.Speed))
-	for m.elapsed() < due {
-		time.Sleep(1)
+	for m.elapsed() < due { // what was lost in dividing
+		time.Sleep(time.Nanosecond)
 	}
 	return next
 }
@@ -139,6 +139,9 @@ func TestLogMadeLater(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 5))
 			c := Config{Model: []string{"403", "601", "603"}[seed%3], Seed: seed, Speed: 60, LogDepth: 100 * int(seed), ClockDrift: 200 * float64(seed), EmptyLogs: seed == 3}
+			if seed > 0 {
+				c.PowerCut = Outage{time.Duration(seed-2) * 100 * time.Hour, 9 * time.Hour}
+			}
 			kept, made := newMeter(t, c), newMeter(t, c)
 			for range 40 {
 				time.Sleep(time.Duration(random.Int64N(int64(40 * time.Minute))))
@@ -375,6 +378,69 @@ func TestPowerCut(t *testing.T) {
 	}
 }
 
+// The power comes back when the cut is ended.
+func TestPowerCutEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClient(t, Config{PowerCut: Outage{0, 100 * time.Hour}})
+		time.Sleep(5 * time.Hour)
+		if got := c.ask(60); len(got) != 0 {
+			t.Errorf("without power it answers % X", got)
+		}
+		before := number(t, c.m, 60)
+		c.m.PowerCut(0)
+		if got := c.ask(60); len(got) == 0 {
+			t.Error("it is silent with power")
+		}
+		time.Sleep(2 * time.Hour)
+		if got := number(t, c.m, 60); got.Cmp(before) <= 0 {
+			t.Errorf("E1 stands still at %s", got)
+		}
+		rows := c.m.Log(kmp.LogHour)
+		var stamps []int
+		for _, row := range rows[len(rows)-3:] {
+			stamps = append(stamps, stamp(t, row).Hour())
+		}
+		if want := []int{7, 13, 14}; !slices.Equal(stamps, want) {
+			t.Errorf("rows of %v, want %v", stamps, want)
+		}
+	})
+}
+
+// A cut before the start is a gap in the logs from the start on, and one behind it comes.
+func TestConfiguredPowerCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, whole := newMeter(t, Config{Model: "603", PowerCut: Outage{-30 * time.Hour, 3 * time.Hour}}), newMeter(t, Config{Model: "603"})
+		for log, interval := range map[kmp.LogType]time.Duration{kmp.LogHour: time.Hour, kmp.LogMinute: time.Minute} {
+			rows, all := m.Log(log), whole.Log(log)
+			checkIDs(t, log.String(), rows)
+			if a, b := rows[len(rows)-1].ID, all[len(all)-1].ID; a != b-uint32(3*time.Hour/interval) {
+				t.Errorf("%s: %d rows, %d without the cut", log, a, b)
+			}
+			var gaps []string
+			for i, row := range rows[1:] {
+				if d := stamp(t, row).Sub(stamp(t, rows[i])); d != interval {
+					gaps = append(gaps, fmt.Sprint(stamp(t, row).Format("02 15:04 "), d))
+				}
+			}
+			if want := []string{"20 05:00 4h0m0s"}; log == kmp.LogHour && !slices.Equal(gaps, want) || log == kmp.LogMinute && len(gaps) > 0 {
+				t.Errorf("%s: gaps %v", log, gaps)
+			}
+		}
+		if a, b := number(t, m, 1004).Float64(), number(t, whole, 1004).Float64(); a != b-3 {
+			t.Errorf("hour counter %v, %v without the cut", a, b)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		c := newClient(t, Config{PowerCut: Outage{time.Hour, 2 * time.Hour}})
+		for hour, answers := range []bool{true, false, false, true} {
+			time.Sleep(time.Hour*time.Duration(hour) - c.m.elapsed())
+			if got := c.ask(60); len(got) > 0 != answers {
+				t.Errorf("after %d hours: % X", hour, got)
+			}
+		}
+	})
+}
+
 // A row is written when the clock passes the hour: hours that are jumped over have none,
 // hours that are lived twice have two.
 func TestLogSetClock(t *testing.T) {
@@ -469,7 +535,7 @@ func TestLogPeriods(t *testing.T) {
 	for _, offset := range []time.Duration{0, 10 * time.Minute, -10 * time.Minute} {
 		synctest.Test(t, func(t *testing.T) {
 			m := newMeter(t, Config{Start: time.Date(2026, 12, 31, 12, 0, 0, 0, time.UTC), ClockOffset: offset})
-			max, average := number(t, m, 128), number(t, m, 149).Float64()
+			largest, average := number(t, m, 128), number(t, m, 149).Float64()
 			time.Sleep(14 * time.Hour)
 			if got := text(t, m, 127); got != "2027-01-01" {
 				t.Errorf("%v: the largest power of the new year is of %s", offset, got)
@@ -506,8 +572,8 @@ func TestLogPeriods(t *testing.T) {
 					t.Fatalf("%v: the %s log ends with %s", offset, log, got)
 				}
 				if log == kmp.LogYear {
-					if got, _ := value(t, last, 128).Decimal(); got != max {
-						t.Errorf("%v: the year's largest power is %s, at noon it was %s", offset, got, max)
+					if got, _ := value(t, last, 128).Decimal(); got != largest {
+						t.Errorf("%v: the year's largest power is %s, at noon it was %s", offset, got, largest)
 					}
 				} else if got, _ := value(t, last, 149).Decimal(); got.Float64()-average > 1 || average-got.Float64() > 1 {
 					t.Errorf("%v: the month's average T1 is %s, at noon it was %.2f", offset, got, average)

@@ -113,6 +113,7 @@ func install(cfg Config) *Meter {
 	h.kind, h.cooling = m.model.kind, cfg.Cooling
 	m.state = installed(h, m.seconds(0))
 	m.clock = clock{shown: cfg.ClockOffset, drift: cfg.ClockDrift / 1e6}
+	m.cutPower(cfg.PowerCut.After, cfg.PowerCut.For)
 	m.modules = newModules(m)
 	return m
 }
@@ -288,15 +289,22 @@ func (m *Meter) Replace(serial uint32) {
 }
 
 // PowerCut takes the power from the meter for d of simulated time, from now on: it
-// answers nothing, counts nothing and writes no rows of logs. Its clock runs on.
+// answers nothing, counts nothing and writes no rows of logs. Its clock runs on. The
+// power comes back earlier when PowerCut is called again, with 0, and another cut that
+// was still to come does not.
 func (m *Meter) PowerCut(d time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	d = min(d, maxElapsed)
-	m.change(func(m *Meter, now time.Duration) {
-		m.powerless = [2]time.Duration{now, now + d}
-		m.state.dark = m.seconds(now + d)
-	})
+	m.change(func(m *Meter, now time.Duration) { m.cutPower(now, d) })
+}
+
+// cutPower takes the power at a time since the start.
+func (m *Meter) cutPower(at, d time.Duration) {
+	m.powerless, m.state.dark = [2]time.Duration{at, at}, [2]int64{}
+	if d > 0 {
+		m.powerless[1], m.state.dark = at+d, [2]int64{m.seconds(at), m.seconds(at + d)}
+	}
 }
 
 // dark reports whether the meter has no power at a time since the start.

@@ -123,7 +123,7 @@ func TestModuleLastRead(t *testing.T) {
 				t.Errorf("event status of %02X is % X, %v; want ES2 = %02X", byte(addr), got, err, want)
 			}
 		}
-		clear := func(addr kmp.Address, q kmp.EventStatus, want byte) {
+		clearStatus := func(addr kmp.Address, q kmp.EventStatus, want byte) {
 			t.Helper()
 			if got, err := conn.ClearEventStatus(ctx, addr, q, kmp.EventStatus{}); err != nil || got[2] != want {
 				t.Errorf("after clearing, event status of %02X is % X, %v; want ES2 = %02X", byte(addr), got, err, want)
@@ -137,16 +137,16 @@ func TestModuleLastRead(t *testing.T) {
 			t.Errorf("reading twice: %v, %v", first, again)
 		}
 		status(kmp.LoggerTop, 1)
-		clear(kmp.LoggerTop, kmp.EventStatus{0xFF, 0xFF, kmp.EventRTCLog, 0xFF}, 1) // not the interval log
+		clearStatus(kmp.LoggerTop, kmp.EventStatus{0xFF, 0xFF, kmp.EventRTCLog, 0xFF}, 1) // not the interval log
 		if got, _ := read(kmp.LoggerTop); !slices.Equal(got, first) {
 			t.Errorf("clearing something else moved on to %v", got)
 		}
-		clear(kmp.LoggerTop, interval, 1)
+		clearStatus(kmp.LoggerTop, interval, 1)
 		rest, info := read(kmp.LoggerTop)
 		if len(rest) != 4 || rest[0] != first[5]+1 || info != kmp.RecordsEnd {
 			t.Errorf("the rest: %v, %q", rest, info)
 		}
-		clear(kmp.LoggerTop, interval, 0)
+		clearStatus(kmp.LoggerTop, interval, 0)
 		status(kmp.LoggerTop, 0)
 		if got, info := read(kmp.LoggerTop); len(got) != 0 || info != kmp.RecordsEnd {
 			t.Errorf("nothing is new: %v, %q", got, info)
@@ -159,7 +159,7 @@ func TestModuleLastRead(t *testing.T) {
 		if got, _ := read(kmp.LoggerTop); len(got) != 2 || got[0] != rest[3]+1 {
 			t.Errorf("two hours later: %v", got)
 		}
-		clear(kmp.LoggerTop, interval, 0)
+		clearStatus(kmp.LoggerTop, interval, 0)
 		time.Sleep(20 * time.Hour) // more than the log holds
 		if got, _ := read(kmp.LoggerTop); len(got) != 6 || got[0] != m.Log(kmp.LogHour)[0].ID {
 			t.Errorf("a day later: %v", got)
