@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"kmp2mqtt/bridge/history"
 	"kmp2mqtt/kmp"
 	"kmp2mqtt/kmp/logbook"
 )
@@ -49,9 +50,9 @@ func newFeedHouse(t *testing.T) *feedHouse {
 	return newFeedHouseOn(t, &memoryHistory{logs: map[string][]logbook.Row{}, positions: map[string]uint32{}})
 }
 
-func newFeedHouseOn(t *testing.T, history rowHistory) *feedHouse {
+func newFeedHouseOn(t *testing.T, rows rowHistory) *feedHouse {
 	t.Helper()
-	h := &feedHouse{house: newHouse(t), store: &faultyRows{rowHistory: history}}
+	h := &feedHouse{house: newHouse(t), store: &faultyRows{rowHistory: rows}}
 	h.run()
 	h.start()
 	return h
@@ -655,8 +656,8 @@ func TestFeedNames(t *testing.T) {
 		synctest.Wait()
 		h.feed.mu.Lock()
 		defer h.feed.mu.Unlock()
-		if len(h.feed.meters) != 1 {
-			t.Errorf("%d meters are known, want the one with a name", len(h.feed.meters))
+		if len(h.feed.meters) != 1 || h.feed.replays != 0 || h.feed.turns != 0 {
+			t.Errorf("%d meters are known, %d replays wait, %d turns; want the one with a name", len(h.feed.meters), h.feed.replays, h.feed.turns)
 		}
 	})
 }
@@ -850,6 +851,88 @@ func TestFeedRestartAtTheWorstMoment(t *testing.T) {
 		h.awaitIDs("k/house/history", "hour 101-107, hour 1-200")
 		if got := h.position("1", kmp.LogHour); got != "200 true" {
 			t.Errorf("position %s", got)
+		}
+	})
+}
+
+// openHistory is the history of a directory.
+func openHistory(t *testing.T, dir string) *history.Store {
+	t.Helper()
+	store, err := history.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	return store
+}
+
+// The rows and positions are on the disk; the program is killed again and again, the log begins
+// anew, and what is published again is what the file has.
+func TestFeedOnDisk(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		store := openHistory(t, dir)
+		h := newFeedHouseOn(t, store)
+		rng := rand.New(rand.NewPCG(7, 8))
+		h.b.delayAcks(3 * time.Millisecond)
+		h.add("1", logRows(t, kmp.LogHour, 100, 149)...)
+		h.feed.is("1", "house", nil)
+		for i := range uint32(10) {
+			time.Sleep(time.Duration(rng.IntN(100)) * time.Millisecond)
+			h.crash()
+			store.Close()
+			store = openHistory(t, dir)
+			h.store = &faultyRows{rowHistory: store}
+			h.reboot()
+			h.feed.is("1", "house", nil)
+			h.add("1", logRows(t, kmp.LogHour, 150+10*i, 159+10*i)...)
+		}
+		h.await("all rows", 5*time.Minute, func() bool { return h.position("1", kmp.LogHour) == "249 true" })
+		h.inOrder("k/house/history", 100, 249)
+
+		h.seen = len(h.b.log())
+		if err := store.Restart("1", kmp.LogHour); err != nil {
+			t.Fatal(err)
+		}
+		h.add("1", newRows(t, 70)...)
+		h.awaitIDs("k/house/history", "hour 1-70")
+		h.seen = len(h.b.log())
+		since, until := logStart.AddDate(1, 0, 1), logStart.AddDate(1, 0, 2)
+		outcome := h.replay("1", kmp.LogHour, since, until)
+		h.awaitIDs("k/house/history", "hour 24-47")
+		var kept []uint32
+		if err := store.Range("1", kmp.LogHour, since, until, func(row logbook.Row) error { kept = append(kept, row.ID); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if r := outcome(); r != (replayed{24, nil, 1}) || len(kept) != 24 || kept[0] != 24 || kept[23] != 47 {
+			t.Errorf("%+v, while the file has %d", r, kept)
+		}
+	})
+}
+
+// Without a directory there is nothing to publish, and with a history that is closed nothing but
+// one complaint.
+func TestFeedWithoutRows(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		h := newFeedHouseOn(t, (*history.Store)(nil))
+		h.feed.is("1", "house", nil)
+		h.add("1", logRows(t, kmp.LogHour, 1, 9)...)
+		outcome := h.replay("1", kmp.LogHour, time.Time{}, time.Time{})
+		time.Sleep(time.Minute)
+		if r := outcome(); h.ids("k/house/history") != "" || r != (replayed{0, nil, 1}) {
+			t.Errorf("published %s, %+v", h.ids("k/house/history"), r)
+		}
+		h.end()
+		store := openHistory(t, dir)
+		h.store = &faultyRows{rowHistory: store}
+		h.reboot()
+		h.add("1", logRows(t, kmp.LogHour, 1, 9)...)
+		store.Close()
+		h.feed.is("1", "house", nil)
+		time.Sleep(time.Hour)
+		if lines := h.logs.lines("ERROR"); len(lines) != 1 || h.ids("k/house/history") != "" {
+			t.Errorf("logged %q, published %s", lines, h.ids("k/house/history"))
 		}
 	})
 }
