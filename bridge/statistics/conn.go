@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net"
 	"net/http"
@@ -36,7 +37,7 @@ type message struct {
 	Result    json.RawMessage `json:"result"`
 	Error     messageError    `json:"error"`
 	Message   text            `json:"message"`    // of auth_invalid
-	HAVersion text            `json:"ha_version"` // of auth_required and auth_ok
+	HAVersion text            `json:"ha_version"` // of auth_required
 }
 
 type messageError struct {
@@ -135,6 +136,7 @@ func (c *conn) login() error {
 	if err != nil {
 		return err
 	}
+	c.version = parseVersion(string(m.HAVersion))
 	if m.Type != "auth_required" {
 		return fmt.Errorf("%w: %q instead of auth_required", errProtocol, c.show(m.Type))
 	}
@@ -149,7 +151,6 @@ func (c *conn) login() error {
 	}
 	switch m.Type {
 	case "auth_ok":
-		c.version = parseVersion(string(m.HAVersion))
 		return nil
 	case "auth_invalid":
 		return fmt.Errorf("%w: %s", errToken, c.show(string(m.Message)))
@@ -161,9 +162,7 @@ func (c *conn) login() error {
 func (c *conn) call(command string, fields map[string]any, result any) error {
 	c.last++
 	request := map[string]any{"id": c.last, "type": command}
-	for name, value := range fields {
-		request[name] = value
-	}
+	maps.Copy(request, fields)
 	if err := c.write(request); err != nil {
 		return err
 	}

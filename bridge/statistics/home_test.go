@@ -41,51 +41,46 @@ type home struct {
 	t     *testing.T
 	conns chan net.Conn
 	log   *logLines
-	tamed error // instead of a connection
-	front http.Handler
+	front http.Handler // instead of Home Assistant
 
-	attempts int // to connect
+	mu       sync.Mutex
+	refusal  error // instead of a connection
+	attempts int   // to connect
 }
 
-// inHome runs a test in a bubble, with a Home Assistant that knows the meter's sensor.
-func inHome(t *testing.T, test func(t *testing.T, h *home)) {
+// newHome returns a Home Assistant that knows the meter's sensor. It is for the bubble of one test, whose time it sets.
+func newHome(t *testing.T) *home {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		time.Sleep(time.Until(start()))
-		h := &home{Server: hatest.New(token), t: t, conns: make(chan net.Conn), log: &logLines{}}
-		h.SetEntities(
-			hatest.Entity{ID: "light.kitchen", UniqueID: uniqueID, Platform: "hue"},
-			hatest.Entity{ID: sensorID, UniqueID: uniqueID},
-		)
-		h.SetStatistic(hatest.Statistic{ID: sensorID, Unit: "GJ", UnitClass: "energy"})
-		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if h.front != nil {
-				h.front.ServeHTTP(w, r)
-				return
-			}
-			h.ServeHTTP(w, r)
-		})}
-		go server.Serve(h)
-		defer func() {
-			server.Close()
-			h.Hangup()
-			synctest.Wait()
-			if text := h.log.String(); strings.Contains(text, token) {
-				t.Errorf("the log shows the token:\n%s", text)
-			}
-		}()
-		test(t, h)
+	time.Sleep(time.Until(start()))
+	h := &home{Server: hatest.New(token), t: t, conns: make(chan net.Conn), log: &logLines{}}
+	h.SetEntities(
+		hatest.Entity{ID: "light.kitchen", UniqueID: uniqueID, Platform: "hue"},
+		hatest.Entity{ID: sensorID, UniqueID: uniqueID},
+	)
+	h.SetStatistic(hatest.Statistic{ID: sensorID, Unit: "GJ", UnitClass: "energy"})
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if h.front != nil {
+			h.front.ServeHTTP(w, r)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})}
+	go server.Serve(h)
+	t.Cleanup(func() {
+		server.Close()
+		h.Hangup()
+		synctest.Wait()
+		if text := h.log.String(); strings.Contains(text, token) {
+			t.Errorf("the log shows the token:\n%s", text)
+		}
 	})
+	return h
 }
 
 // Accept, Close and Addr make it a listener.
 func (h *home) Accept() (net.Conn, error) {
-	select {
-	case c, ok := <-h.conns:
-		if ok {
-			return c, nil
-		}
-	case <-h.t.Context().Done():
+	if c, ok := <-h.conns; ok {
+		return c, nil
 	}
 	return nil, net.ErrClosed
 }
@@ -98,9 +93,12 @@ func (h *home) Close() error {
 func (h *home) Addr() net.Addr { return &net.TCPAddr{} }
 
 func (h *home) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	h.mu.Lock()
 	h.attempts++
-	if h.tamed != nil {
-		return nil, h.tamed
+	err := h.refusal
+	h.mu.Unlock()
+	if err != nil {
+		return nil, err
 	}
 	client, server := net.Pipe()
 	select {
@@ -116,6 +114,13 @@ func (h *home) config() Config {
 		URL: &url.URL{Scheme: "http", Host: "homeassistant.local:8123"}, Token: token, Dial: h.dial,
 		Log: slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelInfo})),
 	}
+}
+
+// refuse lets no connection through, but for nil.
+func (h *home) refuse(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.refusal = err
 }
 
 // run runs the importer for a while.

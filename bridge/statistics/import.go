@@ -229,7 +229,7 @@ func (v *visit) chunk(ctx context.Context, w *work, m metadata, factor *big.Rat,
 		if err := v.shown(ctx, m, missing); err != nil {
 			return 0, err
 		}
-		v.cfg.Log.Info("Hours imported into Home Assistant's statistics", "statistic", m.ID, "hours", len(missing),
+		v.cfg.Log.Info("Hours imported into Home Assistant's statistics", "statistic", m.ID, "meter", w.Serial, "hours", len(missing),
 			"from", startOf(missing[0].hour), "to", startOf(missing[len(missing)-1].hour+1))
 	}
 	v.tellRefused(w, m.ID, no, points)
@@ -397,8 +397,13 @@ func (im *importer) failed(err error) {
 		level = slog.LevelDebug
 	}
 	im.said[reason] = true
-	im.cfg.Log.Log(context.Background(), level, "Home Assistant's statistics cannot be reached", "url", websocketURL(im.cfg.URL).String(),
-		"reason", reason, "advice", advice, "error", err)
+	attrs := []any{"reason", reason, "advice", advice, "error", err}
+	if _, own := errors.AsType[*sourceError](err); own {
+		im.cfg.Log.Log(context.Background(), level, "Hours for Home Assistant's statistics cannot be read or ticked off", attrs...)
+		return
+	}
+	attrs = append([]any{"url", websocketURL(im.cfg.URL).String()}, attrs...)
+	im.cfg.Log.Log(context.Background(), level, "Home Assistant's statistics cannot be reached", attrs...)
 }
 
 // worked tells the log that an outage is over.
@@ -406,7 +411,7 @@ func (im *importer) worked() {
 	if im.began.IsZero() {
 		return
 	}
-	im.cfg.Log.Info("Home Assistant's statistics can be reached again", "outage", time.Since(im.began).Round(time.Second))
+	im.cfg.Log.Info("Hours reach Home Assistant's statistics again", "outage", time.Since(im.began).Round(time.Second))
 	im.began = time.Time{}
 	clear(im.said)
 }

@@ -1,8 +1,11 @@
 package statistics
 
 import (
+	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -14,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/gorilla/websocket"
 
 	"kmp2mqtt/bridge/statistics/hatest"
 	"kmp2mqtt/kmp"
@@ -231,7 +235,8 @@ func TestImport(t *testing.T) {
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			inHome(t, func(t *testing.T, h *home) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHome(t)
 				h.count(tt.counted)
 				if tt.home != nil {
 					tt.home(h)
@@ -280,7 +285,8 @@ func TestImport(t *testing.T) {
 
 // TestExternalMetadata: external statistics say what they are.
 func TestExternalMetadata(t *testing.T) {
-	inHome(t, func(t *testing.T, h *home) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHome(t)
 		series := energy(map[int]string{-8: "7"})
 		series.Always = true
 		h.run(newSource(series), time.Minute)
@@ -302,7 +308,8 @@ func TestVersions(t *testing.T) {
 		"2027.1.0b3": {`"mean_type":0`, `"unit_class":"energy"`},
 	} {
 		t.Run(version, func(t *testing.T) {
-			inHome(t, func(t *testing.T, h *home) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHome(t)
 				h.Version = version
 				h.count(map[int]string{-9: "100"})
 				src := newSource(energy(map[int]string{-8: "101"}))
@@ -324,7 +331,8 @@ func TestVersions(t *testing.T) {
 
 // TestYoungHours: an hour is Home Assistant's own for a quarter of an hour after its end.
 func TestYoungHours(t *testing.T) {
-	inHome(t, func(t *testing.T, h *home) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHome(t)
 		h.count(map[int]string{-9: "100"})
 		src := newSource(energy(map[int]string{-1: "108", 0: "109", 1: "110"})) // at 12:20: 108 is ripe
 		h.run(src, 30*time.Second)
@@ -351,7 +359,8 @@ func TestYoungHours(t *testing.T) {
 
 // TestWaits: what has to wait is imported when it can be, and the log told once.
 func TestWaits(t *testing.T) {
-	inHome(t, func(t *testing.T, h *home) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHome(t)
 		src := newSource(energy(map[int]string{-8: "101", -7: "102"}))
 		go func() {
 			time.Sleep(150 * time.Minute)
@@ -369,7 +378,8 @@ func TestWaits(t *testing.T) {
 
 // TestChanged: something new is imported soon, and nothing connects meanwhile.
 func TestChanged(t *testing.T) {
-	inHome(t, func(t *testing.T, h *home) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHome(t)
 		h.count(map[int]string{-9: "100"})
 		src := newSource(energy(nil))
 		go func() {
@@ -395,7 +405,8 @@ func TestChanged(t *testing.T) {
 
 // TestOddPoints: what is not of a full hour is settled, and never written.
 func TestOddPoints(t *testing.T) {
-	inHome(t, func(t *testing.T, h *home) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHome(t)
 		h.count(map[int]string{-9: "100"})
 		series := energy(map[int]string{-8: "101"})
 		odd := point(-7, "102")
@@ -414,7 +425,8 @@ func TestOddPoints(t *testing.T) {
 
 // TestLongHistory: many hours go in pieces.
 func TestLongHistory(t *testing.T) {
-	inHome(t, func(t *testing.T, h *home) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHome(t)
 		h.SetEntities(hatest.Entity{ID: sensorID, UniqueID: uniqueID, Disabled: true})
 		values := map[int]string{}
 		for n := -3500; n < -1; n++ {
@@ -466,7 +478,8 @@ func minus(t *testing.T, a, b string) string {
 
 // TestLag: an hour is done when it is shown, not when it is taken.
 func TestLag(t *testing.T) {
-	inHome(t, func(t *testing.T, h *home) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHome(t)
 		h.Lag = 20 * time.Second
 		h.count(map[int]string{-9: "100"})
 		src := newSource(energy(map[int]string{-8: "101"}))
@@ -499,7 +512,8 @@ func TestCut(t *testing.T) {
 		for step := 1; ; step++ {
 			reached := false
 			t.Run(fmt.Sprintf("%s %d", name, step), func(t *testing.T) {
-				inHome(t, func(t *testing.T, h *home) {
+				synctest.Test(t, func(t *testing.T) {
+					h := newHome(t)
 					h.count(map[int]string{-9: "100", -4: "105"})
 					n := 0
 					h.Hook = func(string, []byte) *hatest.Reply {
@@ -579,12 +593,13 @@ func TestFailures(t *testing.T) {
 		{"giant", "not Home Assistant's protocol", says("config/entity_registry/list", slices.Repeat([]byte(" "), maxMessage+1)), 45, 110},
 		{"rows of another shape", "not Home Assistant's protocol", says("recorder/statistics_during_period",
 			[]byte(`{"id":3,"type":"result","success":true,"result":{"`+sensorID+`":[{"start":"2026-11-21T00:00:00Z","sum":"many"}]}}`)), 45, 110},
-		{"refused connection", "connection refused", func(h *home) { h.tamed = &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED} }, 45, 110},
-		{"host", "unknown host", func(h *home) { h.tamed = &net.DNSError{Err: "no such host", Name: "h", IsNotFound: true} }, 45, 110},
+		{"refused connection", "connection refused", func(h *home) { h.refuse(&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}) }, 45, 110},
+		{"host", "unknown host", func(h *home) { h.refuse(&net.DNSError{Err: "no such host", Name: "h", IsNotFound: true}) }, 45, 110},
 		{"recorder stopped", "recorder does not write", func(h *home) { h.Lag = 1000 * time.Hour }, 45, 110},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			inHome(t, func(t *testing.T, h *home) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHome(t)
 				h.count(map[int]string{-9: "100"})
 				tt.home(h)
 				src := newSource(energy(map[int]string{-8: "101"}))
@@ -602,7 +617,8 @@ func TestFailures(t *testing.T) {
 					t.Errorf("the log should say once: %q\n%s", tt.reason, h.log)
 				}
 
-				h.Token, h.User, h.Hook, h.front, h.tamed, h.Lag = token, false, nil, nil, nil, 0
+				h.refuse(nil)
+				h.Token, h.User, h.Hook, h.front, h.Lag = token, false, nil, nil, 0
 				h.run(src, 10*time.Minute)
 				if diff := cmp.Diff([]string{"-9 100 0", "-8 101 1"}, h.rows(sensorID)); diff != "" {
 					t.Errorf("-want +got\n%s", diff)
@@ -612,15 +628,61 @@ func TestFailures(t *testing.T) {
 	}
 }
 
+// TestEndlessHandshake: an answer to the upgrade that never ends is given up.
+func TestEndlessHandshake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHome(t)
+		sent := 0
+		h.front = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			stream, _, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer stream.Close()
+			for n := 0; err == nil; sent += n {
+				n, err = stream.Write([]byte("HTTP/1.1 101 Switching\r\nX: " + strings.Repeat("x", 4000)))
+			}
+		})
+		h.run(newSource(energy(map[int]string{-8: "101"})), 10*time.Second)
+		if sent > 2*maxHandshake || h.log.count("not Home Assistant's protocol") != 1 {
+			t.Errorf("%d bytes were taken, log:\n%s", sent, h.log)
+		}
+	})
+}
+
+// TestExplain: every failure has a reason and a next step.
+func TestExplain(t *testing.T) {
+	for _, tt := range []struct {
+		err    error
+		reason string
+	}{
+		{x509.HostnameError{Certificate: &x509.Certificate{}, Host: "h"}, "certificate is for another host"},
+		{x509.CertificateInvalidError{Reason: x509.Expired}, "certificate invalid"},
+		{&net.OpError{Op: "dial", Err: syscall.EHOSTUNREACH}, "host unreachable"},
+		{context.DeadlineExceeded, "no answer"},
+		{io.ErrUnexpectedEOF, "connection closed"},
+		{&websocket.CloseError{Code: 1001}, "connection closed"},
+		{&CommandError{Command: "c", Code: "invalid_format"}, "message refused"},
+		{&CommandError{Command: "c", Code: "timeout"}, "command failed"},
+		{errors.New("else"), "it failed"},
+	} {
+		if reason, advice := explain(fmt.Errorf("statistics: %w", tt.err)); reason != tt.reason || advice == "" {
+			t.Errorf("%v: %q, advice %q", tt.err, reason, advice)
+		}
+	}
+}
+
 // TestOutageEnds: the log says when it is over.
 func TestOutageEnds(t *testing.T) {
-	inHome(t, func(t *testing.T, h *home) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHome(t)
 		h.count(map[int]string{-9: "100"})
-		h.tamed = &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+		h.refuse(&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED})
 		src := newSource(energy(map[int]string{-8: "101"}))
-		time.AfterFunc(time.Hour, func() { h.tamed = nil })
+		time.AfterFunc(time.Hour, func() { h.refuse(nil) })
 		h.run(src, 3*time.Hour)
-		if h.log.count("cannot be reached") != 1 || h.log.count("can be reached again\" outage=1h") != 1 || src.left() != 0 {
+		if h.log.count("cannot be reached") != 1 || h.log.count("statistics again\" outage=1h") != 1 || src.left() != 0 {
 			t.Errorf("%d left, log:\n%s", src.left(), h.log)
 		}
 	})
@@ -628,7 +690,8 @@ func TestOutageEnds(t *testing.T) {
 
 // TestOneSeriesFails: the others are imported all the same.
 func TestOneSeriesFails(t *testing.T) {
-	inHome(t, func(t *testing.T, h *home) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHome(t)
 		h.SetEntities(hatest.Entity{ID: sensorID, UniqueID: uniqueID, Disabled: true})
 		h.Hook = func(command string, message []byte) *hatest.Reply {
 			if command == "recorder/import_statistics" && strings.Contains(string(message), "_volume") {
@@ -651,12 +714,13 @@ func TestOneSeriesFails(t *testing.T) {
 
 // TestSourceFails: our own store is no reason to stop.
 func TestSourceFails(t *testing.T) {
-	inHome(t, func(t *testing.T, h *home) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHome(t)
 		h.count(map[int]string{-9: "100"})
 		src := newSource(energy(map[int]string{-8: "101"}))
 		src.err = errors.New("disk full")
 		h.run(src, time.Hour)
-		if h.Logins() != 0 || h.log.count("disk full") != 1 {
+		if h.Logins() != 0 || h.log.count("disk full") != 1 || h.log.count("cannot be reached") != 0 {
 			t.Errorf("%d logins, log:\n%s", h.Logins(), h.log)
 		}
 		src.err, src.doneErr = nil, errors.New("disk full")
@@ -672,7 +736,8 @@ func TestSourceFails(t *testing.T) {
 // TestStop: a stop does not wait for Home Assistant, wherever it is.
 func TestStop(t *testing.T) {
 	for step := range 8 {
-		inHome(t, func(t *testing.T, h *home) {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHome(t)
 			h.count(map[int]string{-9: "100"})
 			n := 0
 			h.Hook = func(string, []byte) *hatest.Reply {
@@ -695,7 +760,8 @@ func TestStop(t *testing.T) {
 
 // TestNoise: what is not for us is passed over.
 func TestNoise(t *testing.T) {
-	inHome(t, func(t *testing.T, h *home) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHome(t)
 		h.count(map[int]string{-9: "100"})
 		h.Hook = func(command string, _ []byte) *hatest.Reply {
 			if command == "connect" || command == "auth" {
@@ -713,12 +779,16 @@ func TestNoise(t *testing.T) {
 			t.Errorf("a type that is no text: %d left, log:\n%s", src.left(), h.log)
 		}
 		h.Hook = func(command string, _ []byte) *hatest.Reply {
-			if command == "connect" || command == "auth" {
+			switch command {
+			case "connect", "auth":
 				return nil
+			case "config/entity_registry/list": // ids that are no text, of somebody else
+				return &hatest.Reply{Raw: []byte(`{"id":1,"type":"result","success":true,"result":[{"entity_id":"sensor.other","unique_id":77,"platform":"mqtt"},` +
+					`{"entity_id":"` + sensorID + `","unique_id":"` + uniqueID + `","platform":"mqtt","disabled_by":null,"options":{"x":[]}}]}`)}
 			}
 			return &hatest.Reply{Before: [][]byte{
 				[]byte(`{"id":99,"type":"result","success":false,"error":null}`),
-				[]byte(`{"id":1,"type":"event","event":{"data":{}}}`),
+				[]byte(`{"id":2,"type":"event","event":{"data":{}}}`),
 				[]byte(`{"type":"pong"}`),
 			}}
 		}
@@ -734,7 +804,8 @@ func TestNoise(t *testing.T) {
 func TestNeverInterrupted(t *testing.T) {
 	for seed := range uint64(150) {
 		random := rand.New(rand.NewPCG(seed, 7))
-		inHome(t, func(t *testing.T, h *home) {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHome(t)
 			const whole = "sensor.never_interrupted"
 			h.SetStatistic(hatest.Statistic{ID: whole, Unit: "GJ", UnitClass: "energy"})
 			length := 3 + random.IntN(200)
@@ -803,7 +874,8 @@ func TestNeverInterrupted(t *testing.T) {
 
 // TestRenamedMeanwhile: the entity gets another id while hours are pending.
 func TestRenamedMeanwhile(t *testing.T) {
-	inHome(t, func(t *testing.T, h *home) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHome(t)
 		h.count(map[int]string{-9: "100"})
 		src := newSource(energy(map[int]string{-8: "101", 0: "109"}))
 		time.AfterFunc(30*time.Minute, func() {

@@ -122,16 +122,24 @@ func TestJoin(t *testing.T) {
 	}{
 		{name: "nothing", want: nil},
 		{name: "no rows", samples: []s{{1, "5"}, {2, "4"}, {3, "6.5"}}, want: []r{{1, "5", "0"}, {3, "6.5", "1.5"}}, no: refused{refusedFall: 1}},
-		{name: "several gaps", rows: []r{{2, "10", "1"}, {5, "20", "11"}, {8, "30", "21"}},
+		{
+			name: "several gaps", rows: []r{{2, "10", "1"}, {5, "20", "11"}, {8, "30", "21"}},
 			samples: []s{{1, "9"}, {2, "10"}, {3, "12"}, {4, "14"}, {6, "31"}, {7, "29"}, {9, "33"}},
-			want:    []r{{1, "9", "0"}, {3, "12", "3"}, {4, "14", "5"}, {7, "29", "20"}, {9, "33", "24"}}, no: refused{refusedNeighbour: 1}},
-		{name: "after rows that say nothing", rows: []r{{1, "10", "1"}, {2, "", "5"}, {4, "", ""}},
-			samples: []s{{3, "12"}, {5, "13"}}, want: []r{{3, "12", "3"}, {5, "13", "4"}}},
-		{name: "before rows that say nothing", rows: []r{{2, "", "5"}, {4, "15", "1"}},
-			samples: []s{{1, "12"}, {3, "13"}}, want: []r{{1, "12", "-2"}, {3, "13", "-1"}}},
+			want:    []r{{1, "9", "0"}, {3, "12", "3"}, {4, "14", "5"}, {7, "29", "20"}, {9, "33", "24"}}, no: refused{refusedNeighbour: 1},
+		},
+		{
+			name: "after rows that say nothing", rows: []r{{1, "10", "1"}, {2, "", "5"}, {4, "", ""}},
+			samples: []s{{3, "12"}, {5, "13"}}, want: []r{{3, "12", "3"}, {5, "13", "4"}},
+		},
+		{
+			name: "before rows that say nothing", rows: []r{{2, "", "5"}, {4, "15", "1"}},
+			samples: []s{{1, "12"}, {3, "13"}}, want: []r{{1, "12", "-2"}, {3, "13", "-1"}},
+		},
 		{name: "equal values", rows: []r{{1, "10", "1"}, {4, "10", "1"}}, samples: []s{{2, "10"}, {3, "10"}}, want: []r{{2, "10", "1"}, {3, "10", "1"}}},
-		{name: "within slack", rows: []r{{1, "10.4", "1"}, {4, "11.6", "2"}}, slack: "0.5", samples: []s{{2, "10"}, {3, "12"}},
-			want: []r{{2, "10", "1"}, {3, "12", "2"}}},
+		{
+			name: "within slack", rows: []r{{1, "10.4", "1"}, {4, "11.6", "2"}}, slack: "0.5", samples: []s{{2, "10"}, {3, "12"}},
+			want: []r{{2, "10", "1"}, {3, "12", "2"}},
+		},
 		{name: "sums off by less than slack", rows: []r{{1, "10", "1"}, {4, "12", "3.4"}}, slack: "0.5", samples: []s{{2, "11"}}, want: []r{{2, "11", "2"}}},
 		{name: "sums off by more", rows: []r{{1, "10", "1"}, {4, "12", "3.6"}}, slack: "0.5", samples: []s{{2, "11"}}, no: refused{refusedReset: 1}},
 	} {

@@ -14,7 +14,7 @@ import (
 
 const (
 	nearHours      = 48   // around the samples: as a rule the nearest rows are there
-	maxMonths      = 240  // that are searched for the nearest row
+	maxMonths      = 1200 // of rows: more than anybody has
 	maxNumber      = 1e15 // a counter that shows more is none
 	secondsPerHour = 3600
 )
@@ -217,7 +217,7 @@ func (c *conn) far(m metadata, first, last int64, before, after bool) (rows []ro
 	if err != nil {
 		return nil, 0, err
 	}
-	if len(all) > maxMonths*4 {
+	if len(all) > maxMonths {
 		return nil, 0, fmt.Errorf("%w: %d months of statistics", errProtocol, len(all))
 	}
 	slices.SortFunc(all, func(a, b period) int { return cmp.Compare(a.Start, b.Start) })
