@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"encoding/hex"
@@ -31,6 +32,7 @@ import (
 	"golang.org/x/term"
 
 	"kmp2mqtt/bridge"
+	"kmp2mqtt/bridge/history"
 	"kmp2mqtt/kmp"
 	"kmp2mqtt/kmp/catalog"
 	"kmp2mqtt/kmp/census"
@@ -112,6 +114,7 @@ func verbs() []verb {
 		{"census", "LINE", "which registers the meter has, with unit, width and exponent: a profile to share", program.census},
 		{"decode", "HEX...", "explains a captured frame, either direction", program.decode},
 		{"simulate", "[flags]", "a meter for others to read, by TCP or on a pseudo terminal", program.simulate},
+		{"export", "", "the rows that the bridge keeps in DATA_DIR, also while it runs: CSV, JSON or Influx", program.export},
 		{"check", "", "validates the settings and prints them, secrets redacted", program.check},
 		{"version", "", "version, commit, Go version", program.version},
 	}
@@ -341,10 +344,10 @@ func (p program) bridge(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	return p.runBridge(ctx, cfg, nil)
+	return p.runBridge(ctx, cfg, dial, nil)
 }
 
-func (p program) runBridge(ctx context.Context, cfg bridge.Config, tap func(bridge.Message)) error {
+func (p program) runBridge(ctx context.Context, cfg bridge.Config, dial func(context.Context, string) (kmp.Line, error), tap func(bridge.Message)) error {
 	level := new(slog.LevelVar)
 	level.Set(cfg.LogLevel)
 	log := p.logger(cfg.LogFormat, level)
@@ -363,25 +366,27 @@ func (p program) demo(ctx context.Context, args []string) error {
 	if _, err := p.parse(fs, args, 0, 0); err != nil {
 		return err
 	}
-	environ := slices.DeleteFunc(slices.Clone(p.environ), func(s string) bool {
-		name, _, _ := strings.Cut(s, "=")
-		return slices.Contains([]string{"METERS", "READ_INTERVAL", "REGISTERS", "DATA_DIR"}, name)
-	})
-	environ = append(environ, "METERS=house=sim://403?speed=288&echo=true", "READ_INTERVAL=5s")
-	value := func(name string) string {
-		for _, s := range environ {
-			if v, ok := strings.CutPrefix(s, name+"="); ok && v != "" {
-				return v
-			}
-		}
-		return ""
+	dir, err := os.MkdirTemp("", "kmp2mqtt-demo-")
+	if err != nil {
+		return err
 	}
-	if value("MQTT_URL") == "" && value("MQTT_LISTEN") == "" {
-		listen, err := freeAddress("127.0.0.1:1883")
-		if err != nil {
+	defer os.RemoveAll(dir)
+	const options = "speed=288&echo=true"
+	set := map[string]string{
+		"METERS": "house=sim://403?history=hour&" + options, "READ_INTERVAL": "5s", "DATA_DIR": dir, "REGISTERS": "",
+	}
+	if p.setting("MQTT_URL") == "" && p.setting("MQTT_LISTEN") == "" {
+		if set["MQTT_LISTEN"], err = freeAddress("127.0.0.1:1883"); err != nil {
 			return err
 		}
-		environ = append(environ, "MQTT_LISTEN="+listen)
+	}
+	environ := slices.DeleteFunc(slices.Clone(p.environ), func(s string) bool {
+		name, _, _ := strings.Cut(s, "=")
+		_, ours := set[name]
+		return ours
+	})
+	for name, value := range set {
+		environ = append(environ, name+"="+value)
 	}
 	cfg, _, err := p.settings(environ)
 	if err != nil {
@@ -409,15 +414,80 @@ func (p program) demo(ctx context.Context, args []string) error {
 		{"  read now", fmt.Sprintf("%s -t %s/house/get -n", pub, base)},
 		{"  read some registers", fmt.Sprintf(`%s -t %s/house/get -m '{"registers":["energy",74,"0x7C"]}'`, pub, base)},
 		{"  another interval", fmt.Sprintf(`%s -t %s/house/set -m '{"interval":"10s"}'`, pub, base)},
+		{"  the hours that it remembers", fmt.Sprintf("DATA_DIR=%s %s export -json", dir, self())},
 	}); err != nil {
 		return err
 	}
-	fmt.Fprint(p.out, "\nHome Assistant finds the meter by itself when it uses this broker. Ctrl-C ends the demo.\n\n")
-	return p.runBridge(ctx, cfg, func(m bridge.Message) {
-		if m.Topic == base+"/house" {
+	fmt.Fprint(p.out, "\nHome Assistant finds the meter by itself when it uses this broker. Ctrl-C ends the demo.\n")
+	query, err := url.ParseQuery(options)
+	if err != nil {
+		return err
+	}
+	house, err := sim.ParseConfig("403", query)
+	if err != nil {
+		return err
+	}
+	meter, err := sim.New(house)
+	if err != nil {
+		return err
+	}
+	line := &plug{meter: meter}
+	if p.keys != nil {
+		fmt.Fprint(p.out, "Press Enter to unplug the line, and again to plug it back in: the meter remembers what the bridge has missed.\n")
+		go func() {
+			for keys := bufio.NewScanner(p.keys); keys.Scan(); {
+				fmt.Fprintln(p.out, line.pull())
+			}
+		}()
+	}
+	fmt.Fprintln(p.out)
+	return p.runBridge(ctx, cfg, line.dial, func(m bridge.Message) {
+		if m.Topic == base+"/house" || m.Topic == base+"/house/history" {
 			fmt.Fprintf(p.out, "%s %s\n", m.Topic, m.Payload)
 		}
 	})
+}
+
+// self is how this program was called, as far as one can call it so again.
+func self() string {
+	if strings.Contains(os.Args[0], "go-build") {
+		return "go run ."
+	}
+	return os.Args[0]
+}
+
+// plug is the line to a simulated meter. Somebody may pull it out; the meter lives on.
+type plug struct {
+	meter *sim.Meter
+
+	mu   sync.Mutex
+	out  bool
+	line kmp.Line // the last one that was opened
+}
+
+var errUnplugged = errors.New("the line is unplugged; Enter plugs it back in")
+
+func (g *plug) dial(ctx context.Context, _ string) (kmp.Line, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.out {
+		return nil, errUnplugged
+	}
+	g.line = g.meter.Line(context.WithoutCancel(ctx)) // until it is closed
+	return g.line, nil
+}
+
+// pull pulls the plug, or puts it back, and says so.
+func (g *plug) pull() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.out = !g.out; !g.out {
+		return "The line is plugged in again; the bridge notices within a minute."
+	}
+	if g.line != nil {
+		g.line.Close()
+	}
+	return "The line is unplugged. An hour of the meter passes in 12.5 s; Enter plugs the line back in."
 }
 
 // freeAddress returns address, or one on another port when that is taken.
@@ -1052,6 +1122,97 @@ func (p program) clock(ctx context.Context, args []string) error {
 		fmt.Fprintln(p.err, "An hour off looks like summer time: KMP meters run on standard time all year. If the meter is elsewhere, say where: tz=Europe/Copenhagen on LINE.")
 	}
 	return nil
+}
+
+// export writes the rows that the bridge has kept.
+func (p program) export(ctx context.Context, args []string) error {
+	fs := flag.NewFlagSet("export", flag.ContinueOnError)
+	rows := newRowFlags(fs, logbook.CSV, logbook.JSON, logbook.Influx)
+	meter := fs.String("meter", "", "only the meter with this `NAME` or serial number")
+	only := fs.String("log", "", "only this `LOG`: year, month, day, hour, minute or minute2")
+	dir := fs.String("data", p.setting("DATA_DIR"), "the bridge's `DATA_DIR`")
+	if _, err := p.parse(fs, args, 0, 0); err != nil {
+		return err
+	}
+	format, err := rows.format("")
+	if err != nil {
+		return err
+	}
+	since, until, err := rows.bounds(time.Local)
+	if err != nil {
+		return err
+	}
+	if *only != "" {
+		if _, err := parseLog(*only); err != nil {
+			return err
+		}
+	}
+	switch {
+	case format == "":
+		return usagef("takes one of -csv, -json and -influx")
+	case *dir == "":
+		return usagef("does not know where the rows are: set DATA_DIR as for the bridge, or -data DIR")
+	}
+	store, err := history.Copy(*dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%s has no rows: is it the DATA_DIR of a bridge that reads logs? %w", *dir, err)
+	} else if err != nil {
+		return err
+	}
+	defer store.Close()
+	meters, err := store.Meters()
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, m := range meters {
+		names = append(names, cmp.Or(m.Name, m.Serial))
+	}
+	meters = slices.DeleteFunc(meters, func(m history.Meter) bool { return *meter != "" && m.Name != *meter && m.Serial != *meter })
+	if len(meters) == 0 && len(names) > 0 {
+		return usagef("-meter %q: there are rows of %s", *meter, strings.Join(names, ", "))
+	}
+	each := func(do func(logbook.Origin, logbook.Row) error) error {
+		for _, m := range meters {
+			for _, log := range m.Logs {
+				if *only != "" && log.String() != *only {
+					continue
+				}
+				if err := store.Range(m.Serial, log, since, until, func(r logbook.Row) error {
+					if ctx.Err() != nil {
+						return ctx.Err()
+					}
+					return do(logbook.Origin{Serial: m.Serial, Meter: m.Name}, r)
+				}); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	keys := []string{} // of all rows: they share the columns
+	if format == logbook.CSV {
+		if err := each(func(_ logbook.Origin, r logbook.Row) error {
+			for _, key := range logbook.Keys(r) {
+				if !slices.Contains(keys, key) {
+					keys = append(keys, key)
+				}
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	out := bufio.NewWriter(p.out)
+	w := logbook.NewWriter(out, format, keys...)
+	err = w.Write(logbook.Origin{}) // the header, also of no rows
+	if err == nil {
+		err = each(func(from logbook.Origin, r logbook.Row) error { return w.Write(from, r) })
+	}
+	if w.Skipped() > 0 {
+		fmt.Fprintf(p.err, "%d rows have no time and are left out\n", w.Skipped())
+	}
+	return errors.Join(err, out.Flush())
 }
 
 func (p program) decode(_ context.Context, args []string) error {
