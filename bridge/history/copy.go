@@ -43,14 +43,16 @@ func copyFile(to, from string) (err error) {
 	if errors.Is(err, ErrLocked) {
 		return err
 	}
+	var source *os.File
 	if err == nil {
 		defer lock.close(nil)
+		source = lock.f
+	} else { // damaged: as much of it as there is
+		if source, err = os.Open(from); err != nil {
+			return fmt.Errorf("history: %w", err)
+		}
+		defer source.Close()
 	}
-	source, err := os.Open(from)
-	if err != nil {
-		return fmt.Errorf("history: %w", err)
-	}
-	defer source.Close()
 	target, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err == nil {
 		_, err = io.Copy(target, source)

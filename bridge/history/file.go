@@ -194,6 +194,9 @@ func (s *Store) transact(write bool, f func(*records) error) (fs.FileInfo, error
 	return info, nil
 }
 
+// errReadOnly says why a copy takes no changes.
+var errReadOnly = errors.New("it is only read")
+
 // errUnchanged ends a transaction in which there is nothing to write.
 var errUnchanged = errors.New("nothing changed")
 
@@ -290,6 +293,9 @@ func (s *Store) ready(write bool) (exists bool, err error) {
 	if s.closed {
 		return false, fmt.Errorf("history: %s: %w", s.file(), fs.ErrClosed)
 	}
+	if write && s.origin != "" {
+		return false, fmt.Errorf("history: a copy of %s: %w", s.origin, errReadOnly)
+	}
 	info, err := os.Stat(s.file())
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && write:
@@ -312,7 +318,7 @@ func (s *Store) ready(write bool) (exists bool, err error) {
 
 // create makes a file without records, in one step: nobody sees half of it.
 func (s *Store) create() error {
-	name, err := s.build(func(func(key, payload []byte) error) error { return nil })
+	name, _, err := s.build(func(func(key, payload []byte) error) error { return nil })
 	if err != nil {
 		return err
 	}
@@ -337,17 +343,17 @@ func syncDir(dir string) {
 // batch is how many records are put into a new file in one transaction.
 const batch = 4096
 
-// build makes a new file beside the Store's and returns its name. write calls put for each
-// record; of two with the same key the first one is kept.
-func (s *Store) build(write func(put func(key, payload []byte) error) error) (name string, err error) {
+// build makes a new file beside the Store's and returns its name and how many rows it has.
+// write calls put for each record; of two with the same key the first one is kept.
+func (s *Store) build(write func(put func(key, payload []byte) error) error) (name string, rows int, err error) {
 	s.sweep()
 	f, err := os.CreateTemp(s.dir, newName)
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
 	name = f.Name()
 	if err := f.Close(); err != nil {
-		return "", err
+		return "", 0, err
 	}
 	defer func() {
 		if err != nil {
@@ -356,7 +362,7 @@ func (s *Store) build(write func(put func(key, payload []byte) error) error) (na
 	}()
 	db, err := openDB(name, false)
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
 	type record struct{ key, payload []byte }
 	gathered := []record{{versionKey(), binary.BigEndian.AppendUint32(nil, version)}}
@@ -366,12 +372,16 @@ func (s *Store) build(write func(put func(key, payload []byte) error) error) (na
 			if err != nil {
 				return err
 			}
+			b.FillPercent = fill
 			for _, r := range gathered {
 				if b.Get(r.key) != nil {
 					continue
 				}
 				if err := b.Put(r.key, seal(r.key, r.payload)); err != nil {
 					return err
+				}
+				if r.key[0] == kindRow {
+					rows++
 				}
 			}
 			gathered = gathered[:0]
@@ -391,7 +401,7 @@ func (s *Store) build(write func(put func(key, payload []byte) error) error) (na
 		}
 		return flush()
 	})
-	return name, errors.Join(err, db.close(err))
+	return name, rows, errors.Join(err, db.close(err))
 }
 
 // sweep removes what crashes left of files that were being made.
@@ -410,21 +420,77 @@ func (s *Store) sweep() {
 // inspect checks the file that is there. When it is damaged, a new one takes its place,
 // with what is sound in the old one.
 func (s *Store) inspect(info fs.FileInfo) error {
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("history: %s is not a file", s.file())
-	}
-	lock, err := openDB(s.file(), true) // it trusts the first two pages only
-	if errors.Is(err, ErrLocked) || errors.Is(err, fs.ErrPermission) {
+	damage, name, rows, err := s.examine(info)
+	if err != nil {
 		return err
 	}
-	if err == nil {
-		defer lock.close(nil)
+	if damage == nil {
+		s.seen = info
+		return nil
 	}
-	f, err := os.Open(s.file())
+	aside := filepath.Join(s.dir, asideName+time.Now().UTC().Format(asideTime))
+	err = os.Link(s.file(), aside) // so there is a file at any moment
 	if err != nil {
-		return fmt.Errorf("history: %w", err)
+		err = os.Rename(s.file(), aside)
 	}
-	defer f.Close()
-	s.seen = info
+	if err == nil {
+		err = os.Rename(name, s.file())
+	}
+	if err != nil {
+		_ = os.Remove(name) // the first error is the one to tell
+		return fmt.Errorf("history: %s is damaged: %w; it cannot be set aside: %w", s.file(), damage, err)
+	}
+	syncDir(s.dir)
+	if s.origin != "" {
+		damage = fmt.Errorf("history: %s is damaged: %w; left as it is; rows that can be read: %d", s.origin, damage, rows)
+	} else {
+		damage = fmt.Errorf("history: %s is damaged: %w; kept as %s; rows saved: %d", s.file(), damage, aside, rows)
+	}
+	s.damaged = append(s.damaged, damage)
 	return nil
+}
+
+// examine checks the file. When it is damaged, name is a new file with the rows that are
+// sound in it.
+func (s *Store) examine(info fs.FileInfo) (damage error, name string, rows int, err error) {
+	var f *os.File
+	if info.Mode().IsRegular() { // before it is opened: a pipe would wait for a writer
+		lock, err := openDB(s.file(), true) // it trusts the first two pages only
+		if errors.Is(err, ErrLocked) || errors.Is(err, fs.ErrPermission) {
+			return nil, "", 0, err
+		}
+		if err == nil {
+			defer lock.close(nil)
+		}
+		if f, err = os.Open(s.file()); err != nil {
+			return nil, "", 0, fmt.Errorf("history: %w", err)
+		}
+		defer f.Close()
+		if info, err = f.Stat(); err != nil {
+			return nil, "", 0, fmt.Errorf("history: %w", err)
+		}
+		damage = check(f, info.Size())
+	} else {
+		damage = errors.New("not a file")
+	}
+	if damage == nil {
+		return nil, "", 0, nil
+	}
+	if !errors.Is(damage, ErrNewer) {
+		name, rows, err = s.build(func(put func(key, payload []byte) error) error {
+			if f == nil {
+				return nil
+			}
+			return salvage(f, info.Size(), put)
+		})
+	}
+	switch {
+	case errors.Is(damage, ErrNewer):
+		return nil, "", 0, fmt.Errorf("%w: %s", damage, s.file())
+	case errors.Is(err, ErrNewer):
+		return nil, "", 0, fmt.Errorf("%w: %s", err, s.file())
+	case err != nil:
+		return nil, "", 0, fmt.Errorf("history: %s is damaged: %w; it cannot be rebuilt: %w", s.file(), damage, err)
+	}
+	return damage, name, rows, nil
 }

@@ -119,6 +119,19 @@ func checksum(key, payload []byte) uint32 {
 	return crc32.Update(crc32.ChecksumIEEE(key), crc32.IEEETable, payload)
 }
 
+// decodeVersion returns the version of the records: ErrNewer if that is not known here.
+func decodeVersion(b []byte) (uint32, error) {
+	c := cutter{b: b}
+	v := c.uint32()
+	if err := c.end(); err != nil || v == 0 {
+		return 0, errRecord
+	}
+	if v > version {
+		return v, fmt.Errorf("%w: version %d, this program knows %d", ErrNewer, v, version)
+	}
+	return v, nil
+}
+
 // logState is the state of a log.
 type logState struct {
 	generation uint16
@@ -167,9 +180,13 @@ const (
 // registerHeader is the length of what stands before a value: id, unit, NoB, SiEx.
 const registerHeader = 5
 
+// maxRow is the longest payload of a row in bytes: some thousand registers.
+const maxRow = 32 << 10
+
 // appendRow appends the payload of a row: all but the log and the id, which the key has.
 // The registers stand as on the wire, in the answer to GetRegister (5512-447 section
-// 6.2.4), but as many as there are. A value of more than 255 bytes is an error.
+// 6.2.4), but as many as there are. A value of more than 255 bytes and a
+// row of more than maxRow are errors.
 func appendRow(b []byte, row logbook.Row) ([]byte, error) {
 	b = append(b, flag(!row.Time.IsZero(), hasTime)|flag(row.Corrected, corrected))
 	if !row.Time.IsZero() {
@@ -188,6 +205,9 @@ func appendRow(b []byte, row logbook.Row) ([]byte, error) {
 		b = binary.BigEndian.AppendUint16(b, r.ID)
 		b = append(b, byte(r.Unit), byte(len(r.Raw)), r.SiEx)
 		b = append(b, r.Raw...)
+	}
+	if len(b) > maxRow {
+		return nil, fmt.Errorf("history: %s log, row %d: %d bytes, at most %d", row.Log, row.ID, len(b), maxRow)
 	}
 	return b, nil
 }
