@@ -106,3 +106,6 @@ func number(v *big.Rat) string {
 	digits, _ := v.FloatPrec()
 	return v.FloatString(digits)
 }
+
+// Takes reports whether Home Assistant's statistics take a counter in this unit: one of energy or volume.
+func Takes(unit kmp.Unit) bool { return unitClass(homeUnit(unit)) != "" }
