@@ -21,7 +21,7 @@ func (d Device) diagnosis() components {
 		return nil
 	}
 	disabled, whole := false, 0
-	return components{
+	cs := components{
 		{
 			id:                 "diagnosis",
 			Platform:           "sensor",
@@ -79,6 +79,21 @@ func (d Device) diagnosis() components {
 			StateTopic:       d.DiagnosticsTopic,
 		},
 	}
+	if d.HasClock { // get: the broker may still hold diagnostics of an older version
+		cs = append(cs, component{
+			id:             "clock_drift",
+			Platform:       "sensor",
+			Name:           "Clock drift",
+			ValueTemplate:  "{{ value_json.get('clock_drift_s') }}",
+			Unit:           "s",
+			DeviceClass:    "duration",
+			StateClass:     "measurement",
+			Precision:      &whole,
+			EntityCategory: "diagnostic",
+			StateTopic:     d.DiagnosticsTopic,
+		})
+	}
+	return cs
 }
 
 // problem returns the entity that tells whether the meter itself reports something,

@@ -44,6 +44,8 @@ type Device struct {
 	Diagnoses []string
 	// HasInfo says that the state message holds "info", the list of what the meter reports.
 	HasInfo bool
+	// HasClock says that the diagnostics hold "clock_drift_s", what the meter's clock is ahead.
+	HasClock bool
 
 	// ShortestInterval is the least interval that a command may set for this meter,
 	// where the "Read interval" number begins: below a minute in steps of a hundredth, else in
