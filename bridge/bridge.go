@@ -24,6 +24,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"kmp2mqtt/bridge/battery"
+	"kmp2mqtt/bridge/history"
+	"kmp2mqtt/bridge/statistics"
 	"kmp2mqtt/bridge/store"
 	"kmp2mqtt/kmp"
 )
@@ -72,6 +74,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		deps.Started = time.Now()
 	}
 	var kept *store.Store
+	var rows *history.Store
 	if cfg.DataDir != "" {
 		var err error
 		kept, err = store.Open(cfg.DataDir)
@@ -85,6 +88,13 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		if damage := kept.Damaged(); damage != nil {
 			deps.Log.Warn("what was kept is damaged and set aside; it is found out again", "error", damage)
 		}
+		if rows, err = history.Open(cfg.DataDir); err != nil {
+			return &ConfigError{Variable: "DATA_DIR", Err: err}
+		}
+		defer rows.Close()
+		if damage := rows.Damaged(); damage != nil {
+			deps.Log.Warn("the rows of the meters' logs are damaged and set aside; they are read again", "error", damage)
+		}
 	}
 	if len(cfg.MQTT.URLs) == 0 {
 		broker, err := StartBroker(ctx, cfg.Listen, cfg.MQTT.Username, cfg.MQTT.Password, deps.Log)
@@ -95,7 +105,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		cfg.MQTT.URLs = []*url.URL{broker.URL()}
 		deps.Log.Info("built-in broker listens", "address", broker.Addr().String())
 	}
-	b := newBridge(cfg, deps, kept)
+	b := newBridge(cfg, deps, kept, rows)
 	return b.run(ctx)
 }
 
@@ -106,17 +116,27 @@ type bridge struct {
 	topics  topics
 	box     *Outbox
 	store   *store.Store // nil: nothing survives a restart
+	history *history.Store
+	feed    *feed    // nil without history
+	imports *imports // nil: nothing is imported into Home Assistant's statistics
 	roster  *roster
 	pollers []*poller
 	session *Session
 	infoDue chan struct{} // holds a token when bridge/info has changed
 }
 
-func newBridge(cfg Config, deps Deps, kept *store.Store) *bridge {
+func newBridge(cfg Config, deps Deps, kept *store.Store, rows *history.Store) *bridge {
 	b := &bridge{
-		cfg: cfg, deps: deps, box: NewOutbox(), store: kept, infoDue: make(chan struct{}, 1),
+		cfg: cfg, deps: deps, box: NewOutbox(), store: kept, history: rows, infoDue: make(chan struct{}, 1),
 		topics: topics{base: cfg.MQTT.Topic, discovery: cfg.MQTT.HAPrefix},
 		roster: newRoster(cfg.Meters),
+	}
+	if rows != nil {
+		b.feed = newFeed(rows, b.put, b.topics, deps.Log)
+		if cfg.HAURL != nil {
+			b.imports = newImports(rows, deps.Log)
+		}
+		b.formerRows()
 	}
 	start := time.Now()
 	pollers := make(map[string]*poller, len(cfg.Meters)) // by line
@@ -125,6 +145,7 @@ func newBridge(cfg Config, deps Deps, kept *store.Store) *bridge {
 		if p == nil {
 			p = &poller{
 				line: m.Line, shown: redactURL(m.Line), wishes: newWishes(), roster: b.roster, store: kept, dial: deps.Dial,
+				history: rows, stored: b.stored, belong: b.belong,
 				put: b.put, info: b.info, topics: b.topics, each: cfg.Values, announce: cfg.Discovery,
 				version: deps.Version, log: deps.Log, started: start, count: len(cfg.Meters),
 			}
@@ -212,6 +233,13 @@ func (b *bridge) run(ctx context.Context) error {
 	storeCtx, stopStore := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopStore()
 	group.Go(func() error { b.store.Run(storeCtx, b.storeFailed); return nil })
+	if b.feed != nil {
+		group.Go(func() error { b.feed.run(sessionCtx); return nil })
+	}
+	if b.imports != nil {
+		target := statistics.Config{URL: b.cfg.HAURL, Token: b.cfg.HAToken, Log: b.deps.Log}
+		group.Go(func() error { statistics.Run(ctx, target, b.imports); return nil })
+	}
 	b.watch(ctx)
 
 	stopped := make(chan struct{})
@@ -233,6 +261,35 @@ func (b *bridge) run(ctx context.Context) error {
 	err := group.Wait()
 	b.deps.Log.Info("bridge stopped")
 	return err
+}
+
+// formerRows names the meters whose rows are kept from earlier runs: what of them is not
+// published yet still is, whoever answers now.
+func (b *bridge) formerRows() {
+	meters, err := b.history.Meters()
+	if err != nil {
+		b.deps.Log.Error("cannot read the rows of the meters' logs", "error", err)
+	}
+	for _, m := range meters {
+		if checkName(m.Name) == nil {
+			b.feed.is(m.Serial, m.Name, nil)
+		}
+	}
+}
+
+// stored passes on that there are new rows of a meter.
+func (b *bridge) stored(serial string) {
+	b.feed.rows(serial)
+	b.imports.rows()
+}
+
+// belong passes on whose rows a serial number's are.
+func (b *bridge) belong(m rowsOf) {
+	if err := b.history.SetName(m.serial, m.name); err != nil {
+		b.deps.Log.Error("cannot note the meter's name beside its rows", "meter", m.name, "error", err)
+	}
+	b.feed.is(m.serial, m.name, m.offsets)
+	b.imports.is(m)
 }
 
 // storeFailed tells when what must survive a restart cannot be written, and when it can again.
@@ -369,6 +426,13 @@ func (r *roster) owns(index int, name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.members[index].name == name
+}
+
+// serial is the serial number of a meter, empty while it is unknown.
+func (r *roster) serial(index int) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.members[index].serial
 }
 
 // elsewhere reports whether a serial number is read in another place than index.

@@ -426,7 +426,7 @@ func TestBridgeFirstReading(t *testing.T) {
 		diagnostics := regexp.MustCompile(`"(read_duration_s|awake_today_s|awake_s)":[0-9.]+`).ReplaceAllString(l.retained("kmp2mqtt/house/diagnostics"), `"$1":0.5`)
 		if want := `{"serial":"80123456","model":"MULTICAL 403","software_revision":"F1","line":"/dev/a",` +
 			`"interval_s":1800,"last_reading":"2000-01-01T00:00:00Z","last_error":null,"reads_ok":1,"reads_failed":0,"read_duration_s":0.5,"echo":false,` +
-			`"link_quality":100,"budget":null,"reads_today":1,"commands_today":0,"frames_today":4,"bytes_today":166,"awake_today_s":0.5,"next_reading":"2000-01-01T00:30:00Z","unknown":{},` +
+			`"link_quality":100,"budget":null,"reads_today":1,"commands_today":0,"frames_today":4,"bytes_today":166,"awake_today_s":0.5,"next_reading":"2000-01-01T00:30:00Z","unknown":{},"clock_drift_s":null,"history_until":null,` +
 			`"usage":{"days":[{"date":"2000-01-01","reads":1,"commands":0,"frames":4,"bytes":166,"awake_s":0.5}],` +
 			`"total":{"date":"2000-01-01","reads":1,"commands":0,"frames":4,"bytes":166,"awake_s":0.5}}}`; diagnostics != want {
 			t.Errorf("%s\nwant\n%s", diagnostics, want)

@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"kmp2mqtt/kmp"
+	"kmp2mqtt/kmp/logbook"
 )
 
 const (
@@ -396,12 +397,13 @@ func (c *commands) setInterval(meter string, o object, done func(outcome)) error
 func (c *commands) request(verb string, payload []byte) {
 	reply := c.reply("bridge/request/" + verb)
 	members := map[string][]string{
-		"read": {"meter", "registers"}, "census": {"meter"}, "accept": {"meter", "register"}, "discovery": {}, "log_level": {"level"},
+		"read": {"meter", "registers"}, "census": {"meter"}, "accept": {"meter", "register"},
+		"history": {"meter", "log", "since", "until"}, "discovery": {}, "log_level": {"level"},
 	}
 	allowed, known := members[verb]
 	if !known {
 		_, transaction, _ := decodeRequest(payload, "")
-		c.respond(reply, transaction, nil, fmt.Errorf("bridge: unknown request %q; there are read, census, accept, discovery and log_level", clip(verb)))
+		c.respond(reply, transaction, nil, fmt.Errorf("bridge: unknown request %q; there are read, census, accept, history, discovery and log_level", clip(verb)))
 		return
 	}
 	bare := ""
@@ -420,6 +422,8 @@ func (c *commands) request(verb string, payload []byte) {
 		err = c.requestCensus(reply, transaction, o)
 	case "accept":
 		err = c.requestAccept(reply, transaction, o)
+	case "history":
+		err = c.requestHistory(reply, transaction, o)
 	case "discovery":
 		c.bridge.announce()
 		c.respond(reply, transaction, nil, nil)
@@ -511,6 +515,56 @@ func (c *commands) requestAccept(reply string, transaction json.RawMessage, o ob
 		keys = []string{key}
 	}
 	return c.roster.wish(index, 0, wish{task: acceptHeld, keys: keys, done: func(r outcome) { c.respond(reply, transaction, r.values, r.err) }})
+}
+
+// requestHistory publishes rows of a meter's log again that were published before.
+func (c *commands) requestHistory(reply string, transaction json.RawMessage, o object) error {
+	if c.bridge.feed == nil {
+		return errors.New("bridge: no rows are kept; set DATA_DIR")
+	}
+	index, err := c.one(o)
+	if err != nil {
+		return err
+	}
+	zone := c.bridge.cfg.Meters[index].zone()
+	log := kmp.LogHour
+	name, named, err := o.text("log")
+	if err != nil {
+		return err
+	}
+	if named {
+		known := false
+		if log, known = kmp.ParseLogType(name); !known || !slices.Contains(feedLogs[:], log) {
+			return fmt.Errorf("bridge: log: %q is not one of year, month, day, hour and minute", clip(name))
+		}
+	}
+	var bounds [2]time.Time
+	for i, member := range []string{"since", "until"} {
+		text, there, err := o.text(member)
+		if err != nil {
+			return err
+		}
+		if !there {
+			continue
+		}
+		if bounds[i], err = logbook.ParseMoment(text, time.Now(), zone); err != nil {
+			return fmt.Errorf("bridge: %s: %q %w", member, clip(text), err)
+		}
+	}
+	if !bounds[1].IsZero() && !bounds[0].Before(bounds[1]) {
+		return errors.New("bridge: until is not after since")
+	}
+	serial := c.roster.serial(index)
+	if serial == "" {
+		return errors.New("bridge: the meter has not answered yet: its serial number is not known")
+	}
+	return c.bridge.feed.replay(serial, log, bounds[0], bounds[1], func(rows int, err error) {
+		c.respond(reply, transaction, encodeJSON(struct {
+			Serial string `json:"serial"`
+			Log    string `json:"log"`
+			Rows   int    `json:"rows"`
+		}{serial, log.String(), rows}), err)
+	})
 }
 
 // gathering collects the readings of several meters.

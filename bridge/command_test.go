@@ -379,7 +379,7 @@ func TestCommandRead(t *testing.T) {
 		}
 		for verb, at := range map[string]string{"restart": "restart", "": "unknown", "ü": "unknown", "a/b": "unknown"} {
 			got := l.command("kmp2mqtt/bridge/request/"+verb, `{"transaction":5}`, "kmp2mqtt/bridge/response/"+at, time.Second)
-			if len(got) != 1 || !strings.Contains(got[0], "unknown request") || !strings.Contains(got[0], "read, census, accept, discovery and log_level") {
+			if len(got) != 1 || !strings.Contains(got[0], "unknown request") || !strings.Contains(got[0], "read, census, accept, history, discovery and log_level") {
 				t.Errorf("%q: %s", verb, got)
 			}
 		}
@@ -410,7 +410,7 @@ func TestBirthRetained(t *testing.T) {
 		t.Fatal(errs)
 	}
 	published := 0
-	b := newBridge(c, Deps{Level: new(slog.LevelVar), Log: slog.New(slog.DiscardHandler), Tap: func(Message) { published++ }}, nil)
+	b := newBridge(c, Deps{Level: new(slog.LevelVar), Log: slog.New(slog.DiscardHandler), Tap: func(Message) { published++ }}, nil, nil)
 	commands := newCommands(b)
 	commands.message("homeassistant/status", []byte("online"), true)
 	if published != 0 {
@@ -454,7 +454,7 @@ func FuzzCommand(f *testing.F) {
 			{"bridge/request/log_level", "bridge/response/log_level"},
 			{"bridge/request/discovery", "bridge/response/discovery"},
 		}
-		b := newBridge(c, Deps{Level: new(slog.LevelVar), Log: slog.New(slog.DiscardHandler)}, nil)
+		b := newBridge(c, Deps{Level: new(slog.LevelVar), Log: slog.New(slog.DiscardHandler)}, nil, nil)
 		var answers []string
 		commands := newCommands(b)
 		commands.put = func(msgs ...Message) {

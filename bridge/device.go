@@ -54,6 +54,9 @@ type device struct {
 	again int               // second readings in a row
 	units map[string]string // registers that came with another unit last time, and the key
 
+	logs      logVisits
+	clockTold bool // Home Assistant knows of the clock
+
 	stretched bool // the budget puts off what the schedule wants
 
 	known    bool // whether online says something yet
@@ -177,7 +180,8 @@ func (d *device) account(before, after kmp.Stats, e errand) {
 	}
 	cost := battery.Day{Frames: answers, Bytes: received + after.BytesSent - before.BytesSent, Awake: (after.Awake - before.Awake).Seconds()}
 	d.woke = after.Awake > before.Awake      // what nobody answered woke nobody; damaged answers cost as much
-	if d.woke && !(e.survey && !e.command) { // a census goes with its reading
+	rides := e.survey && !e.command || e.log && time.Since(d.record.LastGood) < logRides
+	if d.woke && !rides { // a census goes with its reading, and so does the log behind one
 		cost.Reads = 1
 		if e.command {
 			cost.Commands = 1
@@ -186,7 +190,7 @@ func (d *device) account(before, after kmp.Stats, e errand) {
 	d.record.Usage.Note(time.Now(), cost)
 	d.status.checksum += after.ChecksumErrors - before.ChecksumErrors
 	d.status.echo = after.Echo
-	if e.survey && !e.command {
+	if e.survey && !e.command || e.log {
 		return
 	}
 	v := &d.evidence

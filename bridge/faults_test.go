@@ -241,7 +241,7 @@ func (x trial) inBubble(t *testing.T) tally {
 			return &heardLine{Conn: near, p: p}, nil
 		},
 		Tap: p.tap, Log: slog.New(slog.DiscardHandler),
-	}, nil)
+	}, nil, nil)
 
 	var always sim.Faults
 	var spells []fault

@@ -39,6 +39,7 @@ type record struct {
 	Echo      bool           `json:"echo"`      // requests have come back
 	Announced []savedKey     `json:"announced"` // to Home Assistant
 	HasInfo   bool           `json:"has_info"`  // the state has a list of infos
+	Logs      logRecord      `json:"logs"`
 }
 
 // savedKey is an announced key as it is remembered.
@@ -226,7 +227,7 @@ func (p *poller) identify(ctx context.Context, d *device) error {
 	d.status.meter = meter
 	if d.record.Profile.Serial != text {
 		d.keys, d.last, d.whole, d.again, d.strange = nil, nil, time.Time{}, 0, false
-		d.status.retained, d.status.unknown, d.status.hasInfo = nil, nil, false
+		d.status.retained, d.status.unknown, d.status.hasInfo, d.status.drift = nil, nil, false, nil
 		p.recall(d, text)
 		d.keys = d.remembered()
 	}
@@ -242,6 +243,7 @@ func (p *poller) identify(ctx context.Context, d *device) error {
 	if profile.Revision != "" && meter.Revision != "" && profile.Revision != meter.Revision {
 		p.log.Info("the meter has another software; its registers are found out anew", "meter", name, "from", profile.Revision, "to", meter.Revision)
 		*profile = census.New(text)
+		d.record.Logs.Silent = 0
 	}
 	profile.MeterType, profile.Model = cmp.Or(code, profile.MeterType), model.Name
 	profile.Revision = cmp.Or(meter.Revision, profile.Revision)
@@ -263,6 +265,7 @@ func (p *poller) identify(ctx context.Context, d *device) error {
 	p.usualInterval(d)
 	p.save(d)
 	p.keep()
+	p.rowsBelong(d)
 	p.roster.update(d.index, d.status)
 	p.info()
 	p.log.Info("meter found", "meter", name, "serial", text, "model", meter.Model, "software", meter.Revision, "line", p.shown)
@@ -338,7 +341,8 @@ func (p *poller) recallPlace(d *device) {
 	}
 	p.recall(d, saved.Serial)
 	d.keys = d.remembered()
-	d.status.usage, d.status.hasInfo = d.record.Usage, d.record.HasInfo
+	d.status.usage, d.status.hasInfo, d.status.drift = d.record.Usage, d.record.HasInfo, d.record.Logs.Drift
+	p.rowsBelong(d)
 	if !p.announce || len(d.keys) == 0 {
 		return
 	}
@@ -348,12 +352,12 @@ func (p *poller) recallPlace(d *device) {
 			keys = append(keys, a)
 		}
 	}
-	msg, err := discoveryMessage(p.topics, d.status.meter, keys, d.model().Family, d.record.HasInfo, p.version, p.roster.shortest(d.index))
+	msg, err := discoveryMessage(p.topics, d.status.meter, keys, d.model().Family, d.record.HasInfo, d.status.drift != nil, p.version, p.roster.shortest(d.index))
 	if err != nil {
 		p.log.Warn("cannot announce the meter before it answers", "meter", name, "error", err)
 		return
 	}
-	d.status.retained = []Message{msg}
+	d.status.retained, d.clockTold = []Message{msg}, d.status.drift != nil
 	p.put(msg)
 }
 
@@ -415,7 +419,7 @@ func (p *poller) exchanged(d *device, former Meter, previous record) {
 	switch {
 	case alone:
 	case p.announce && len(previous.Announced) > 0:
-		msg, err := discoveryMessage(p.topics, former, restoredKeys(previous.Announced), previous.Profile.Family, false, p.version, time.Minute)
+		msg, err := discoveryMessage(p.topics, former, restoredKeys(previous.Announced), previous.Profile.Family, false, false, p.version, time.Minute)
 		if err != nil {
 			p.log.Error("cannot announce the former meter", "serial", former.Serial, "error", err)
 			return

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"kmp2mqtt/bridge/history"
 	"kmp2mqtt/bridge/numbers"
 	"kmp2mqtt/bridge/store"
 	"kmp2mqtt/kmp"
@@ -95,6 +96,9 @@ type poller struct {
 	wishes   *wishes
 	roster   *roster
 	store    *store.Store
+	history  *history.Store      // nil: no rows of logs are kept
+	stored   func(serial string) // it has new rows
+	belong   func(rowsOf)
 	dial     func(ctx context.Context, line string) (kmp.Line, error)
 	put      func(...Message)
 	info     func() // bridge/info has changed
@@ -141,6 +145,9 @@ func (p *poller) run(ctx context.Context) {
 			if d.surveying() {
 				due = earlier(due, d.survey)
 			}
+			if visit, ok := d.logsDue(); ok {
+				due = earlier(due, visit)
+			}
 		}
 		timer.Reset(time.Until(due))
 	}
@@ -181,6 +188,12 @@ func (p *poller) step(ctx context.Context) bool {
 	for _, d := range p.devices {
 		if d.surveying() && !d.survey.After(now) {
 			p.surveyOn(ctx, d)
+			return true
+		}
+	}
+	for _, d := range p.devices {
+		if visit, ok := d.logsDue(); ok && !visit.After(now) {
+			p.readLogs(ctx, d)
 			return true
 		}
 	}
@@ -380,7 +393,7 @@ func (p *poller) census(ctx context.Context, d *device, w wish) {
 		if err := census.Take(ctx, p.asker(d), &profile); err != nil {
 			return err
 		}
-		d.record.Profile = profile
+		d.record.Profile, d.record.Logs.Silent = profile, 0
 		return nil
 	})
 	if p.unfulfilled(ctx, d, w, err) {
@@ -468,6 +481,7 @@ type errand struct {
 	all     bool     // also those that are read once a day
 	command bool     // somebody asked for it
 	survey  bool     // a part of a census: no reading
+	log     bool     // a part of the meter's log: no reading
 }
 
 // visit reads a meter. A line that stood open since an earlier visit may be dead by now, as
@@ -499,7 +513,7 @@ func (p *poller) attempt(ctx context.Context, d *device, e errand) (Reading, err
 // contact opens the line where need be, does something on it, and notes what that says of
 // line and meter, and what it cost.
 func (p *poller) contact(ctx context.Context, d *device, e errand, do func(context.Context) error) error {
-	if !e.survey {
+	if !e.survey && !e.log {
 		d.status.duration = 0
 		d.evidence = diagnosis.Evidence{Address: d.cfg.Address}
 	}
@@ -509,8 +523,11 @@ func (p *poller) contact(ctx context.Context, d *device, e errand, do func(conte
 	const whole = 16 // requests of most censuses; the longest has 24, and hardly one takes all of its time
 	size := max(1, p.conn.Stats().RequestSize)
 	requests := max(len(e.chosen), len(d.usual()))/size + 4 // and those that identify
-	if e.survey {
+	switch {
+	case e.survey:
 		requests += whole * kmp.MaxRegisters / size
+	case e.log:
+		requests += 4 * logPages
 	}
 	limited, cancel := context.WithTimeout(ctx, time.Duration(requests)*(2*p.timeout()+5*time.Second))
 	defer cancel()
@@ -521,7 +538,7 @@ func (p *poller) contact(ctx context.Context, d *device, e errand, do func(conte
 	after := p.conn.Stats()
 	d.account(before, after, e)
 	p.learned = after
-	if !e.survey {
+	if !e.survey && !e.log {
 		d.status.duration = time.Since(began)
 	}
 	if err != nil {

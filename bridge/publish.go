@@ -14,6 +14,7 @@ import (
 
 // good notes a good reading.
 func (p *poller) good(d *device, r Reading) {
+	last := d.record.LastGood
 	d.status.ok++
 	d.status.lastError = ""
 	d.failures = 0
@@ -21,6 +22,7 @@ func (p *poller) good(d *device, r Reading) {
 	d.record.Good = append(d.record.Good, r.Time)
 	d.record.Good = slices.Clone(d.record.Good[max(0, len(d.record.Good)-maxGood):])
 	p.diagnose(d, nil, r.Time)
+	p.wantLogs(d, r.Time, last)
 }
 
 // diagnose publishes what a visit says about line and meter, and an event when that is
@@ -84,13 +86,13 @@ func (p *poller) succeed(d *device, r Reading) (state []byte, again bool) {
 	d.keys, news, changes = announce(d.keys, r.Values, d.usual())
 	r.Values = d.repeated(r)
 	var msgs []Message
-	if p.announce && (news || d.status.hasInfo && !hadInfo || len(d.status.retained) == 0) {
-		msg, err := discoveryMessage(p.topics, r.Meter, d.keys, d.model().Family, d.status.hasInfo, p.version, p.roster.shortest(d.index))
+	if p.announce && (news || d.status.hasInfo && !hadInfo || d.status.drift != nil && !d.clockTold || len(d.status.retained) == 0) {
+		msg, err := discoveryMessage(p.topics, r.Meter, d.keys, d.model().Family, d.status.hasInfo, d.status.drift != nil, p.version, p.roster.shortest(d.index))
 		if err != nil {
 			p.log.Error("cannot announce the meter to Home Assistant", "meter", name, "error", err)
 		} else {
 			msgs = append(msgs, msg)
-			d.status.retained = []Message{msg}
+			d.status.retained, d.clockTold = []Message{msg}, d.status.drift != nil
 		}
 	}
 	if !d.known || !d.status.online {
@@ -112,6 +114,9 @@ func (p *poller) succeed(d *device, r Reading) (state []byte, again bool) {
 			p.log.Warn("a value is held back", "meter", name, "register", e.Data["register"], "held", e.Data["held"], "reason", e.Data["reason"])
 		}
 		msgs = append(msgs, eventMessage(p.topics, r.Time, e.Type, name, e.Data))
+	}
+	if d.cfg.Continue {
+		p.rowsBelong(d)
 	}
 	first := d.last == nil
 	d.last = r.Values
@@ -263,6 +268,7 @@ func (p *poller) publish(d *device) {
 	d.status.usage.Days = slices.Clone(d.record.Usage.Days) // it leaves this goroutine
 	d.status.quality, d.status.rated = d.quality.Percent()
 	d.status.budget = d.budget(p.started)
+	d.status.drift = d.record.Logs.Drift
 	s := d.status
 	if s.meter.Name != "" {
 		msgs := []Message{diagnosticsMessage(p.topics, s, time.Now())}

@@ -245,6 +245,8 @@ type status struct {
 	next      time.Time         // when it is read again
 	hasInfo   bool              // the state has a list of infos
 	unknown   map[string]string // keys whose value is held or not known, and why
+	drift     *int64            // what the meter's clock is ahead, in seconds; nil: not known
+	kept      time.Time         // when the newest row of its log that is kept was written; zero: none is
 }
 
 // condition is what is wrong, or that nothing is.
@@ -297,11 +299,13 @@ func diagnosticsMessage(t topics, s status, now time.Time) Message {
 		Awake       float64           `json:"awake_today_s"`
 		Next        *string           `json:"next_reading"`
 		Unknown     map[string]string `json:"unknown"`
+		Drift       *int64            `json:"clock_drift_s"`
+		Kept        *string           `json:"history_until"`
 		Usage       usage             `json:"usage"`
 	}{
 		optional(s.meter.Serial), optional(s.meter.Model), optional(s.meter.Revision), s.meter.Line,
 		seconds(s.interval), optionalTime(s.lastReading), optional(s.lastError), s.ok, s.failed, seconds(s.duration), s.echo,
-		s.linkQuality(), s.perDay(), day.Reads, day.Commands, day.Frames, day.Bytes, day.Awake, optionalTime(s.next), unknown,
+		s.linkQuality(), s.perDay(), day.Reads, day.Commands, day.Frames, day.Bytes, day.Awake, optionalTime(s.next), unknown, s.drift, optionalTime(s.kept),
 		usage{s.usage.Days, s.usage.Total},
 	})
 	return Message{Topic: t.meter(s.meter.Name, "diagnostics"), Payload: payload, Retain: true, Rank: RankState}
@@ -325,7 +329,7 @@ func (s status) perDay() *int {
 
 // discoveryMessage is the message by which Home Assistant learns of a meter; shortest is the
 // least interval that may be set for it.
-func discoveryMessage(t topics, m Meter, keys []announced, family catalog.Family, hasInfo bool, version string, shortest time.Duration) (Message, error) {
+func discoveryMessage(t topics, m Meter, keys []announced, family catalog.Family, hasInfo, hasClock bool, version string, shortest time.Duration) (Message, error) {
 	name := m.Label
 	if name == "" {
 		name = m.Name
@@ -336,7 +340,7 @@ func discoveryMessage(t topics, m Meter, keys []announced, family catalog.Family
 	}
 	payload, err := discovery.Meter(discovery.Device{
 		Serial: m.Identity, Name: name, Model: m.Model, Revision: m.Revision, Version: version, Family: family,
-		DiagnosisTopic: t.meter(m.Name, "diagnosis"), Diagnoses: diagnoses, HasInfo: hasInfo,
+		DiagnosisTopic: t.meter(m.Name, "diagnosis"), Diagnoses: diagnoses, HasInfo: hasInfo, HasClock: hasClock,
 		StateTopic:        t.state(m.Name),
 		DiagnosticsTopic:  t.meter(m.Name, "diagnostics"),
 		AvailabilityTopic: t.meter(m.Name, "availability"),

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"kmp2mqtt/kmp/sim"
 )
 
 func TestTopicsTable(t *testing.T) {
@@ -45,8 +47,8 @@ func (r topicRow) matches(topic string) bool {
 // right retain flag, and every row of the table has been seen.
 func TestTopicsTableIsTrue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		meters, m := one(t)
-		l := newLab(t, meters, "METERS=house=/dev/a?interval=10m", usual, "MQTT_VALUES=true")
+		toToday()
+		l, sims := newSimLab(t, map[string]sim.Config{"/dev/a": {LogDepth: 24}}, "METERS=house=/dev/a?interval=10m&model=403", "MQTT_VALUES=true", "DATA_DIR="+t.TempDir())
 		var mu sync.Mutex
 		retained := make(map[string]bool)
 		l.tap = func(m Message) {
@@ -58,7 +60,7 @@ func TestTopicsTableIsTrue(t *testing.T) {
 		l.pass(time.Minute)
 		l.command("kmp2mqtt/house/get", "", "kmp2mqtt/house/response", time.Minute)
 		l.command("kmp2mqtt/bridge/request/read", "house", "kmp2mqtt/bridge/response/read", time.Minute)
-		m.change(func(m *testMeter) { m.silent = true })
+		sims["/dev/a"].SetFaults(sim.Faults{Silence: true})
 		l.pass(time.Hour)
 
 		mu.Lock()

@@ -26,7 +26,7 @@ func TestStepTurns(t *testing.T) {
 			dials++
 			return nil, errors.New("no line")
 		},
-	}, nil)
+	}, nil, nil)
 	p := b.pollers[0]
 	d := p.devices[0]
 	d.schedule = newSchedule(p.started, d.cfg.Interval, 0, 1)
@@ -88,7 +88,7 @@ func TestAnnounceNewest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := newBridge(cfg, Deps{Log: slog.New(slog.DiscardHandler)}, nil)
+	b := newBridge(cfg, Deps{Log: slog.New(slog.DiscardHandler)}, nil, nil)
 	old := Message{Topic: "kmp2mqtt/house", Payload: []byte("old"), Retain: true, Rank: RankState}
 	b.put(old)
 	b.roster.update(0, status{meter: Meter{Name: "house"}, retained: []Message{old}})

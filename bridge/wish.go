@@ -103,6 +103,13 @@ func (w *wishes) wanted(meter int) bool {
 	return slices.ContainsFunc(w.list, func(x wish) bool { return x.task == readUsual && x.meter == meter })
 }
 
+// any reports whether somebody wants something.
+func (w *wishes) any() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.list) > 0
+}
+
 // visits reports whether a wish is a visit of its own to the meter.
 func (w wish) visits() bool { return w.task == readChosen || w.task == takeCensus }
 

@@ -1,0 +1,213 @@
+package bridge
+
+import (
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"kmp2mqtt/bridge/history"
+	"kmp2mqtt/bridge/numbers"
+	"kmp2mqtt/bridge/statistics"
+	"kmp2mqtt/discovery"
+	"kmp2mqtt/kmp"
+	"kmp2mqtt/kmp/catalog"
+	"kmp2mqtt/kmp/logbook"
+)
+
+const (
+	// importConsumer is whose positions in the history the import keeps.
+	importConsumer = "home_assistant"
+	// importPage is how many rows of a log are offered at once.
+	importPage = 720
+)
+
+// importLogs are the logs whose rows become hours of statistics. That of a day is its last hour.
+var importLogs = [...]kmp.LogType{kmp.LogDay, kmp.LogHour}
+
+// imports offers the rows of the history to Home Assistant's statistics: a
+// [statistics.Source]. A nil *imports offers nothing.
+type imports struct {
+	store   *history.Store
+	log     *slog.Logger
+	changed chan struct{} // holds a token when there may be rows
+
+	mu     sync.Mutex
+	meters map[string]rowsOf // by serial number
+
+	offers map[offerKey]*offer // of Run's goroutine alone
+}
+
+// offerKey is a log of a meter.
+type offerKey struct {
+	serial string
+	log    kmp.LogType
+}
+
+// offer is a page of rows of which some hours may not be settled yet.
+type offer struct {
+	rows []offered
+	left map[string]map[time.Time]bool // by register: the hours that are not settled
+}
+
+// offered is a row and the hour that it ends; zero: none.
+type offered struct {
+	id  uint32
+	end time.Time
+}
+
+func newImports(store *history.Store, log *slog.Logger) *imports {
+	return &imports{
+		store: store, log: log, changed: make(chan struct{}, 1),
+		meters: make(map[string]rowsOf), offers: make(map[offerKey]*offer),
+	}
+}
+
+// is says whose rows a serial number's are.
+func (i *imports) is(m rowsOf) {
+	if i == nil {
+		return
+	}
+	i.mu.Lock()
+	m.offsets = maps.Clone(m.offsets)
+	i.meters[m.serial] = m
+	i.mu.Unlock()
+	i.rows()
+}
+
+// rows says that there may be new rows.
+func (i *imports) rows() {
+	if i == nil {
+		return
+	}
+	select {
+	case i.changed <- struct{}{}:
+	default:
+	}
+}
+
+// Changed implements [statistics.Source].
+func (i *imports) Changed() <-chan struct{} { return i.changed }
+
+// Pending implements [statistics.Source]: a page of each log of each meter.
+func (i *imports) Pending() ([]statistics.Series, error) {
+	i.mu.Lock()
+	meters := slices.Collect(maps.Values(i.meters))
+	i.mu.Unlock()
+	slices.SortFunc(meters, func(a, b rowsOf) int { return strings.Compare(a.serial, b.serial) })
+	var all []statistics.Series
+	for _, m := range meters {
+		for _, log := range importLogs {
+			series, err := i.page(m, log)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, series...)
+		}
+	}
+	return all, nil
+}
+
+// page is what comes next of a log. Rows from which nothing can be imported are passed over.
+func (i *imports) page(m rowsOf, log kmp.LogType) ([]statistics.Series, error) {
+	for {
+		after, _, err := i.store.Position(importConsumer, m.serial, log)
+		if err != nil {
+			return nil, err
+		}
+		rows, err := i.store.After(m.serial, log, after, importPage)
+		if err != nil || len(rows) == 0 {
+			return nil, err
+		}
+		series, o := offerRows(m, log, rows)
+		i.offers[offerKey{m.serial, log}] = o
+		if len(series) > 0 {
+			return series, nil
+		}
+		if err := i.store.SetPosition(importConsumer, m.serial, log, rows[len(rows)-1].ID); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// offerRows makes a series of each counter of energy or volume in rows.
+func offerRows(m rowsOf, log kmp.LogType, rows []logbook.Row) ([]statistics.Series, *offer) {
+	o := &offer{left: make(map[string]map[time.Time]bool)}
+	var all []statistics.Series
+	index := make(map[string]int) // in all, by key
+	for _, row := range rows {
+		end := hourEnd(row)
+		o.rows = append(o.rows, offered{row.ID, end})
+		if end.IsZero() {
+			continue
+		}
+		for _, r := range row.Registers {
+			v, err := numbers.Decode(r)
+			n, isNumber := raised(v, m.offsets).(kmp.Decimal)
+			if err != nil || !isNumber || v.Register.Kind != catalog.Counter || !statistics.Takes(v.Unit) {
+				continue
+			}
+			at, ok := index[v.Key]
+			if !ok {
+				at = len(all)
+				index[v.Key] = at
+				all = append(all, statistics.Series{
+					Serial: m.serial, UniqueID: discovery.MeterID(m.identity) + "_" + v.Register.Name,
+					Name: m.label + " " + v.Register.Title, Register: v.Register.Name, Unit: v.Unit, Log: log, Always: m.external,
+				})
+			}
+			hours := o.left[v.Register.Name]
+			if hours == nil {
+				hours = make(map[time.Time]bool)
+				o.left[v.Register.Name] = hours
+			}
+			if !hours[end] {
+				hours[end] = true
+				all[at].Points = append(all[at].Points, statistics.Point{End: end, Value: n})
+			}
+		}
+	}
+	return all, o
+}
+
+// hourEnd is the full hour at which a row was written by the true time; zero when that is
+// not known.
+func hourEnd(row logbook.Row) time.Time {
+	if row.Time.IsZero() {
+		return time.Time{}
+	}
+	return row.Time.Add(row.Correction).UTC().Round(time.Hour)
+}
+
+// Done implements [statistics.Source]. The position follows the rows all of whose hours are
+// settled.
+func (i *imports) Done(s statistics.Series) error {
+	o := i.offers[offerKey{s.Serial, s.Log}]
+	if o == nil {
+		return nil
+	}
+	for _, p := range s.Points {
+		delete(o.left[s.Register], p.End)
+	}
+	settled, last := 0, uint32(0)
+	for _, row := range o.rows {
+		for _, hours := range o.left {
+			if hours[row.end] {
+				return i.settle(s.Serial, s.Log, o, settled, last)
+			}
+		}
+		settled, last = settled+1, row.id
+	}
+	return i.settle(s.Serial, s.Log, o, settled, last)
+}
+
+// settle notes that the first rows of an offer are settled, up to an id.
+func (i *imports) settle(serial string, log kmp.LogType, o *offer, rows int, id uint32) error {
+	if rows == 0 {
+		return nil
+	}
+	o.rows = o.rows[rows:]
+	return i.store.SetPosition(importConsumer, serial, log, id)
+}

@@ -1,0 +1,399 @@
+package bridge
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"time"
+
+	"kmp2mqtt/kmp"
+	"kmp2mqtt/kmp/catalog"
+	"kmp2mqtt/kmp/logbook"
+)
+
+const (
+	// logPages are read in one visit at most; between any two of them a live reading or
+	// somebody's wish goes first.
+	logPages = 8
+	// logPause is the pause between two visits to the log of a meter whose battery counts.
+	logPause = time.Minute
+	// A log that could not be read is tried again after logRetry, then twice as long each
+	// time, up to logSlow. The rows wait in the meter.
+	logRetry = time.Minute
+	logSlow  = time.Hour
+	// logDaily is how often the rows that nobody missed are read as well, so that what is kept
+	// has no hole.
+	logDaily = 24 * time.Hour
+	// logSilences in a row mean that the meter has no log that could be read.
+	logSilences = 2
+	// logCounters are kept of each row: with date and time one request has room for them.
+	logCounters = 6
+	// logRides is how soon after a reading a visit to the log costs no waking up.
+	logRides = 10 * time.Second
+	// wrongClock is how far a meter's clock may be off before its rows are corrected: less
+	// moves no hour.
+	wrongClock = time.Minute
+	// clockSettles is when a clock that runs at another speed, as a simulated one may, shows it.
+	clockSettles = 10 * time.Second
+)
+
+// logRecord is what is remembered of a meter's logs beside their rows.
+type logRecord struct {
+	Silent int       `json:"silent,omitempty"` // visits in a row that the log did not answer
+	Looked time.Time `json:"looked,omitzero"`  // when its newest row was reached last
+	Owed   *owed     `json:"owed,omitempty"`   // what the hour log has no more
+	Drift  *int64    `json:"drift_s,omitempty"`
+}
+
+// owed is a time of which the hour log has lost its rows; the day log may have them.
+type owed struct {
+	Since time.Time `json:"since,omitzero"` // zero: the beginning
+	Until time.Time `json:"until"`
+}
+
+// logVisits is what a poller is about to read of a meter's logs. Only the poller's goroutine
+// touches it.
+type logVisits struct {
+	serial   uint32    // whose logs
+	due      time.Time // of the next visit; zero: nothing is wanted
+	reader   *logbook.Reader
+	conn     *kmp.Conn // of reader
+	log      kmp.LogType
+	before   time.Time // the newest row that is kept; zero: none
+	fresh    bool      // reader has brought nothing yet
+	looked   bool      // in this run
+	failures int
+	failing  bool // the store does not take rows
+	clock    logbook.ClockReading
+	earlier  logbook.ClockReading // the one before
+}
+
+// rate is how fast the meter's clock runs: 1, unless it is a simulated one.
+func (v *logVisits) rate() float64 {
+	passed := v.clock.At.Sub(v.earlier.At)
+	if v.earlier.At.IsZero() || passed < clockSettles {
+		return 1
+	}
+	if rate := float64(v.clock.Meter.Sub(v.earlier.Meter)) / float64(passed); rate > 1.5 {
+		return rate
+	}
+	return 1 // a clock that was set runs as fast as before
+}
+
+// correct notes in rows by how much the meter's clock was off, when that is known.
+func (v *logVisits) correct(rows []logbook.Row) {
+	if v.clock.At.IsZero() || v.rate() != 1 {
+		return
+	}
+	c := v.clock
+	if c.Drift.Abs() < wrongClock {
+		c.Drift = 0
+	}
+	c.Correct(rows)
+}
+
+// nextRow is when the log has a row more than is kept: an hour after the newest by the
+// meter's clock.
+func (v *logVisits) nextRow() time.Time {
+	if v.clock.At.IsZero() {
+		return v.before.Add(time.Hour)
+	}
+	return v.clock.At.Add(time.Duration(float64(v.before.Add(time.Hour).Sub(v.clock.Meter)) / v.rate()))
+}
+
+// logSource says where the meter's logs are read; false: they are not, or nowhere.
+func (p *poller) logSource(d *device) (kmp.Address, bool) {
+	if p.history == nil || d.cfg.History == HistoryOff || d.record.Logs.Silent >= logSilences {
+		return 0, false
+	}
+	model, known := catalog.ModelByName(cmp.Or(d.cfg.Model, d.record.Profile.Model))
+	switch {
+	case model.Logs == catalog.LogsInModule:
+		return kmp.LoggerTop, true
+	case model.Logs == catalog.LogsInMeter, d.cfg.History != "": // somebody wants it
+		return d.cfg.Address, true
+	}
+	// Most heat meters do not tell their model, and asking costs little; a water meter
+	// may close its port for it.
+	return d.cfg.Address, !known && d.model().Family == catalog.Heat
+}
+
+// logRegisters are the counters that are kept of each hour.
+func (d *device) logRegisters() []uint16 {
+	counters := func(ids []uint16) (list []uint16) {
+		for _, id := range ids {
+			r := catalog.Lookup(id)
+			amount := r.Unit != "h" && r.Unit != "number" // neither hours nor events
+			if r.Kind == catalog.Counter && amount && len(list) < logCounters {
+				list = append(list, id)
+			}
+		}
+		return list
+	}
+	if list := counters(d.usual()); len(list) > 0 {
+		return list
+	}
+	return counters(usualRegisters(d.model().Name))
+}
+
+// wantLogs has the meter's log read when a good reading shows that there is reason to. last
+// is when the reading before it was.
+func (p *poller) wantLogs(d *device, now, last time.Time) {
+	v := &d.logs
+	if v.serial != d.serial {
+		*v = logVisits{serial: d.serial}
+	}
+	if _, ok := p.logSource(d); !ok || !v.due.IsZero() {
+		return
+	}
+	if v.before.IsZero() {
+		newest, found, err := p.history.Last(d.record.Profile.Serial, kmp.LogHour)
+		if err != nil {
+			p.logsFailed(d, err)
+			return
+		}
+		if !found { // the first contact
+			v.due = now
+			return
+		}
+		v.before, d.status.kept = newest.Time, newest.Time
+	}
+	if d.logsWanted(now, last) {
+		v.due = now
+	}
+}
+
+// logsWanted decides by the clock whether a look at the log is worth its requests.
+func (d *device) logsWanted(now, last time.Time) bool {
+	v := &d.logs
+	if d.cfg.History == HistoryHour && v.looked && v.earlier.At.IsZero() {
+		return now.Sub(v.clock.At) >= clockSettles
+	}
+	if now.Before(v.nextRow()) {
+		return false
+	}
+	missed := time.Duration(float64(now.Sub(last)) * v.rate())
+	return d.cfg.History == HistoryHour || d.record.Logs.Owed != nil || now.Sub(d.record.Logs.Looked) >= logDaily ||
+		missed >= max(time.Hour, time.Duration(float64(d.cfg.Interval)*v.rate()*3/2))
+}
+
+// logsDue reports whether the meter's log is to be read on, and when.
+func (d *device) logsDue() (time.Time, bool) {
+	return d.logs.due, !d.logs.due.IsZero() && d.status.online && d.failures == 0
+}
+
+// readLogs visits the meter's log.
+func (p *poller) readLogs(ctx context.Context, d *device) {
+	v := &d.logs
+	ended := false
+	err := p.contact(ctx, d, errand{log: true}, func(ctx context.Context) (err error) {
+		if err = p.ascertain(ctx, d); err == nil {
+			ended, err = p.readPages(ctx, d)
+		}
+		return err
+	})
+	now := time.Now()
+	switch {
+	case ctx.Err() != nil:
+		return
+	case v.serial != d.serial: // another meter answers
+		*v = logVisits{serial: d.serial}
+	case err != nil:
+		v.failures++
+		v.due = now.Add(backOff(v.failures, logRetry, logSlow))
+		p.log.Debug("reading the log interrupted", "meter", d.status.meter.Name, "log", v.log.String(), "error", err)
+	case ended:
+		v.failures, v.due = 0, time.Time{}
+	case d.budget(p.started).PerDay > 0:
+		v.failures, v.due = 0, p.afford(d, now, now.Add(logPause))
+	default:
+		v.failures, v.due = 0, now
+	}
+	p.save(d)
+	p.publish(d)
+}
+
+// readPages reads on in the log, page by page, until it ends or something else is due.
+func (p *poller) readPages(ctx context.Context, d *device) (ended bool, err error) {
+	v := &d.logs
+	for page := 0; page < logPages && (page == 0 || !p.busy()); page++ {
+		if v.reader == nil {
+			if err := p.beginLog(ctx, d); err != nil {
+				return false, err
+			}
+		}
+		if v.conn != p.conn {
+			v.reader.Retarget(p.conn)
+			v.conn = p.conn
+		}
+		rows, err := v.reader.Next(ctx)
+		switch {
+		case errors.Is(err, io.EOF):
+			if p.endLog(d); v.reader == nil {
+				return true, nil
+			}
+		case errors.Is(err, logbook.ErrNoLogs):
+			p.noLog(d, err)
+			return true, nil
+		case errors.Is(err, logbook.ErrRestarted):
+			p.log.Warn("the meter's log has begun anew; what was read before is kept", "meter", d.status.meter.Name, "log", v.log.String())
+			if err := p.history.Restart(d.record.Profile.Serial, v.log); err != nil {
+				p.logsFailed(d, err)
+				return true, nil
+			}
+			v.reader = nil
+		case err != nil:
+			return false, err
+		case !p.keepRows(d, rows):
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// busy reports whether something waits for the line that goes before reading a log.
+func (p *poller) busy() bool {
+	now := time.Now()
+	return p.wishes.any() || slices.ContainsFunc(p.devices, func(d *device) bool { return !d.due.After(now) })
+}
+
+// beginLog looks at the meter's clock and begins to read the hour log where it ended last.
+func (p *poller) beginLog(ctx context.Context, d *device) error {
+	v := &d.logs
+	clock, err := logbook.Clock(ctx, logbook.Source{Conn: p.conn, Address: d.cfg.Address, Zone: d.cfg.zone()})
+	switch {
+	case err == nil:
+		v.clock, v.earlier = clock, v.clock
+		drift := int64(clock.Drift / time.Second)
+		d.record.Logs.Drift = &drift
+	case !errors.Is(err, logbook.ErrNoClock):
+		return err
+	}
+	v.log = kmp.LogHour
+	return p.openLog(d, logbook.Range{})
+}
+
+// openLog makes the reader of log v.log, behind what is kept of it.
+func (p *poller) openLog(d *device, r logbook.Range) error {
+	v := &d.logs
+	newest, found, err := p.history.Last(d.record.Profile.Serial, v.log)
+	if err != nil {
+		return err
+	}
+	r.After, r.Known, r.AfterTime, r.Registers = newest.ID, found, newest.Time, d.logRegisters()
+	address, _ := p.logSource(d)
+	v.reader = logbook.NewReader(logbook.Source{Conn: p.conn, Address: address, Zone: d.cfg.zone()}, v.log, r)
+	v.conn, v.fresh = p.conn, true
+	if v.log == kmp.LogHour {
+		v.before = newest.Time // zero when there is none
+	}
+	return nil
+}
+
+// endLog goes on to the day log where the hour log has lost what was missed; else there is
+// nothing more to read.
+func (p *poller) endLog(d *device) {
+	v, record := &d.logs, &d.record.Logs
+	record.Silent, v.reader = 0, nil
+	if v.log == kmp.LogDay {
+		record.Owed = nil
+	}
+	if o := record.Owed; o != nil {
+		v.log = kmp.LogDay
+		if err := p.openLog(d, logbook.Range{Since: o.Since, Until: o.Until}); err == nil {
+			return
+		}
+	}
+	record.Looked, v.looked = time.Now(), true
+}
+
+// noLog notes that the meter does not answer what reads its log.
+func (p *poller) noLog(d *device, err error) {
+	v, record := &d.logs, &d.record.Logs
+	v.reader = nil
+	if v.log == kmp.LogDay {
+		record.Owed, record.Looked = nil, time.Now()
+		return
+	}
+	if record.Silent++; record.Silent >= logSilences {
+		p.log.Info("the meter has no log that can be read; what the bridge misses is lost", "meter", d.status.meter.Name, "error", err)
+	}
+}
+
+// keepRows stores rows and has them published; false: the store does not take them.
+func (p *poller) keepRows(d *device, rows []logbook.Row) bool {
+	if len(rows) == 0 {
+		return true
+	}
+	v, record := &d.logs, &d.record.Logs
+	_, _, lost := v.reader.Lost()
+	if v.log == kmp.LogHour && v.fresh && (lost || v.before.IsZero()) && !rows[0].Time.IsZero() {
+		since := v.before
+		if lost {
+			since = since.Add(1) // that one is there
+		}
+		if record.Owed != nil { // from the time before the last crash
+			since = record.Owed.Since
+		}
+		record.Owed = &owed{since, rows[0].Time}
+		p.save(d)
+		p.keep() // the rows would not tell it any more
+	}
+	v.correct(rows)
+	if err := p.history.Append(d.record.Profile.Serial, rows); err != nil {
+		p.logsFailed(d, err)
+		return false
+	}
+	if v.failing {
+		v.failing = false
+		p.log.Info("rows of the meter's log are kept again", "meter", d.status.meter.Name)
+	}
+	v.fresh = false
+	if newest := rows[len(rows)-1]; v.log == kmp.LogHour && !newest.Time.IsZero() {
+		v.before, d.status.kept = newest.Time, newest.Time
+	}
+	p.stored(d.record.Profile.Serial)
+	return true
+}
+
+// logsFailed notes that the store of the rows fails. They are read again later.
+func (p *poller) logsFailed(d *device, err error) {
+	v := &d.logs
+	if !v.failing {
+		p.log.Error("cannot keep the rows of the meter's log; trying again", "meter", d.status.meter.Name, "error", err)
+	}
+	v.failing, v.reader = true, nil
+}
+
+// rowsBelong tells those who pass the meter's rows on who it is now.
+func (p *poller) rowsBelong(d *device) {
+	if p.history == nil || d.record.Profile.Serial == "" {
+		return
+	}
+	m := rowsOf{
+		serial: d.record.Profile.Serial, name: d.status.meter.Name, identity: d.status.meter.Identity,
+		label:    cmp.Or(d.status.meter.Label, d.status.meter.Name),
+		external: d.cfg.History == HistoryHour && d.cfg.Interval > time.Hour,
+	}
+	if d.cfg.Continue {
+		m.offsets = make(map[string]kmp.Decimal)
+		for key, o := range d.place.Offsets {
+			if o.Serial == d.place.Serial {
+				m.offsets[key] = o.Value
+			}
+		}
+	}
+	p.belong(m)
+}
+
+// rowsOf says whose rows a serial number's are.
+type rowsOf struct {
+	serial, name string
+	identity     string                 // the serial number that Home Assistant knows the meter by
+	label        string                 // for people
+	offsets      map[string]kmp.Decimal // to be added to counters, by key
+	external     bool                   // its live sensor shows too little: statistics of their own
+}
+
