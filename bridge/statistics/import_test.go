@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -376,6 +375,27 @@ func TestWaits(t *testing.T) {
 	})
 }
 
+// TestWaitsAgain: a new reason to wait is told, and an old one that comes back.
+func TestWaitsAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHome(t)
+		h.count(map[int]string{-9: "100"})
+		unit := func(after time.Duration, unit, class string) {
+			time.AfterFunc(after, func() { h.SetStatistic(hatest.Statistic{ID: sensorID, Unit: unit, UnitClass: class}) })
+		}
+		unit(0, "m³", "volume")
+		src := newSource(energy(map[int]string{-8: "101", 7: "110"}))
+		unit(4*time.Hour, "GJ", "energy")
+		unit(7*time.Hour, "m³", "volume")
+		unit(12*time.Hour, "L", "volume")
+		time.Sleep(time.Second)
+		h.run(src, 14*time.Hour)
+		if h.log.count("unit=m³") != 2 || h.log.count("unit=L") != 1 || src.left() != 1 {
+			t.Errorf("%d left, log:\n%s", src.left(), h.log)
+		}
+	})
+}
+
 // TestChanged: something new is imported soon, and nothing connects meanwhile.
 func TestChanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -590,7 +610,8 @@ func TestFailures(t *testing.T) {
 		{"rubbish", "not Home Assistant's protocol", says("connect", []byte("220 mail.example ESMTP")), 45, 110},
 		{"another greeting", "not Home Assistant's protocol", says("connect", []byte(`{"type":"hello `+token+`"}`)), 45, 110},
 		{"another answer", "not Home Assistant's protocol", says("auth", []byte(`{"type":"event"}`)), 45, 110},
-		{"giant", "not Home Assistant's protocol", says("config/entity_registry/list", slices.Repeat([]byte(" "), maxMessage+1)), 45, 110},
+		{"giant", "not Home Assistant's protocol", says("config/entity_registry/list",
+			[]byte(`{"id":1,"type":"result","success":true,"result":[],"x":"`+strings.Repeat("x", maxMessage)+`"}`)), 45, 110},
 		{"rows of another shape", "not Home Assistant's protocol", says("recorder/statistics_during_period",
 			[]byte(`{"id":3,"type":"result","success":true,"result":{"`+sensorID+`":[{"start":"2026-11-21T00:00:00Z","sum":"many"}]}}`)), 45, 110},
 		{"refused connection", "connection refused", func(h *home) { h.refuse(&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}) }, 45, 110},
