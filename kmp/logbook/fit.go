@@ -19,7 +19,8 @@ const (
 
 // fit is how much fits into an answer, by what came.
 type fit struct {
-	size   int            // registers in a request, 1 to 8
+	size   int            // registers in a request, 1 to most
+	most   int            // what the meter answers for at most, 8 unless it cut some off
 	buffer int            // bytes of the longest answer that the meter cut off; 0: none was
 	room   int            // bytes that come through where longer answers were damaged; 0: no bound
 	good   int            // answers since requests changed
@@ -29,7 +30,7 @@ type fit struct {
 }
 
 func newFit() fit {
-	return fit{size: kmp.MaxRegisters, need: growAfter, width: map[uint16]int{regDateTime: 7}}
+	return fit{size: kmp.MaxRegisters, most: kmp.MaxRegisters, need: growAfter, width: map[uint16]int{regDateTime: 7}}
 }
 
 // length is how many bytes of data an answer has.
@@ -65,6 +66,9 @@ func (f *fit) cut(ids []uint16, rows int) {
 	f.buffer = f.length(ids, rows)
 }
 
+// fewer takes in that the meter answered for some of the registers alone.
+func (f *fit) fewer(registers int) { f.size, f.most = registers, registers }
+
 // damaged takes in that an answer did not come through. Less will be asked for: fewer
 // rows, then fewer registers. False says that there is no less.
 func (f *fit) damaged(ids []uint16, rows int) bool {
@@ -92,11 +96,11 @@ func (f *fit) came(registers []kmp.Register) {
 	if f.good >= growAfter && f.grown {
 		f.need, f.grown = growAfter, false
 	}
-	if f.good < f.need || f.room == 0 && f.size == kmp.MaxRegisters {
+	if f.good < f.need || f.room == 0 && f.size == f.most {
 		return
 	}
 	f.good, f.grown = 0, true
-	f.size = min(2*f.size, kmp.MaxRegisters)
+	f.size = min(2*f.size, f.most)
 	if f.room *= 2; f.room >= largest {
 		f.room = 0
 	}

@@ -15,46 +15,50 @@ import (
 // as a request has room for eight.
 type page struct {
 	first  int64        // id of the first row
+	count  int          // how many there are at most
 	rows   []kmp.LogRow // newest first; nil before the first answer
-	asked  []uint16     // the registers
+	wanted []uint16     // the registers of its rows that are delivered
 	todo   []uint16     // those to be read yet
 	bottom bool         // the last row is the log's oldest
 }
 
-// read asks for rows from the one with an id on, towards older ones.
+// read begins a page with rows from the one with an id on, towards older ones.
 func (r *Reader) read(ctx context.Context, from int64, rows int) error {
-	asked := r.asked // which the answer may change
-	group := r.group(asked)
-	q := request{from: from, rows: min(rows, r.fits()), ids: group}
-	p, ok, err := r.ask(ctx, q)
-	if !ok {
-		return err
-	}
-	if int64(p.First) != from {
-		return r.noRows(q, p.Info|kmp.LogOutOfRange)
-	}
-	r.part = &page{first: from, asked: asked, todo: asked}
-	return r.join(p, group)
+	part := &page{first: from, count: min(rows, r.fits()), wanted: r.asked[r.times:], todo: r.asked}
+	return r.readPart(ctx, part, part.count)
 }
 
-// complete asks for more registers of the rows of a page.
+// complete asks for more registers of the page under way.
 func (r *Reader) complete(ctx context.Context) error {
 	part := r.part
-	group := r.group(part.todo)
-	q := request{from: part.first, rows: min(len(part.rows), r.fit.rows(group)), ids: group}
-	p, ok, err := r.ask(ctx, q)
-	if !ok {
-		return err
-	}
-	if int64(p.First) != part.first {
-		return r.noRows(q, p.Info|kmp.LogOutOfRange)
-	}
-	return r.join(p, group)
+	return r.readPart(ctx, part, min(part.count, r.fit.rows(r.group(part.todo))))
 }
 
-// join takes the registers of a group, as far as they came, into the page under way.
-func (r *Reader) join(p kmp.LogPage, group []uint16) error {
-	part := r.part
+func (r *Reader) readPart(ctx context.Context, part *page, rows int) error {
+	group := r.group(part.todo)
+	q := request{from: part.first, rows: rows, ids: group}
+	p, ok, err := r.send(ctx, q)
+	switch {
+	case !ok:
+		return err
+	case r.other(p):
+		if part.todo = part.todo[len(group):]; len(part.todo) == 0 {
+			return r.whole(part, p.Info)
+		}
+		r.part = part
+		return nil
+	case len(p.Rows) == 0:
+		return r.noRows(q, p.Info)
+	case int64(p.First) != part.first:
+		return r.noRows(q, p.Info|kmp.LogOutOfRange)
+	}
+	r.refused = 0
+	return r.join(part, p, group)
+}
+
+// join takes the registers of a group, as far as they came, into a page.
+func (r *Reader) join(part *page, p kmp.LogPage, group []uint16) error {
+	r.part = part
 	if part.rows == nil {
 		part.rows, part.bottom = p.Rows, p.Info&kmp.LogAtOldest != 0
 	} else {
@@ -65,22 +69,31 @@ func (r *Reader) join(p kmp.LogPage, group []uint16) error {
 			part.rows[i].Registers = append(part.rows[i].Registers, p.Rows[i].Registers...)
 		}
 	}
+	part.count = len(part.rows)
 	came := p.Rows[0].Registers
 	missing := slices.DeleteFunc(slices.Clone(group), func(id uint16) bool { return find(came, id) != nil })
 	part.todo = part.todo[len(group):]
 	switch {
 	case len(missing) == 0:
 	case p.Info&kmp.LogCut != 0 && len(came) > 0: // there was no room for them
-		r.fit.size = len(came)
+		r.fit.fewer(len(came))
 		part.todo = append(missing, part.todo...)
-	case p.First == p.Newest || p.Info&kmp.LogUnsupported != 0:
-		r.absent = append(r.absent, missing...)
+	case p.First == p.Newest:
+		r.absent = append(r.absent, slices.DeleteFunc(missing, isTime)...)
 		r.choose()
 	}
 	if len(part.todo) > 0 {
 		return nil
 	}
+	return r.whole(part, p.Info)
+}
+
+// whole takes in a page that is complete.
+func (r *Reader) whole(part *page, info kmp.LogInfo) error {
 	r.part = nil
+	if part.rows == nil {
+		return &InfoError{Log: r.log, Info: info}
+	}
 	return r.arrived(part)
 }
 
@@ -106,15 +119,17 @@ func (r *Reader) arrived(p *page) error {
 	}
 	lowest := int64(p.rows[len(p.rows)-1].ID)
 	rows := r.rows(p)
-	if r.wrong(rows) && !same(r.suspect, rows) {
-		r.suspect = rows
-		if r.again++; r.again <= suspicion {
+	if r.wrong(rows) && !slices.ContainsFunc(r.suspects, func(before []Row) bool { return same(before, rows) }) {
+		if n := len(rows); n > 0 && len(r.held) > 0 && !follows(rows[n-1], r.held[0]) {
+			rows, r.held = append(rows, r.held[0]), r.held[1:] // either may be the wrong one
+		}
+		if r.suspects = append(r.suspects, rows); len(r.suspects) <= suspicion {
 			return nil
 		}
-		r.suspect, r.again = nil, 0
+		r.suspects = nil
 		return r.wrap(ErrUnsteady)
 	}
-	r.suspect, r.again = nil, 0
+	r.suspects = nil
 	r.held = append(rows, r.held...)
 	if p.bottom {
 		r.foundOldest(lowest)
@@ -131,8 +146,8 @@ func (r *Reader) rows(p *page) []Row {
 		}
 		n := Row{Log: r.log, ID: row.ID}
 		n.Time, _ = r.timeOf(row.Registers)
-		for _, id := range p.asked {
-			if reg := find(row.Registers, id); reg != nil && !isTime(id) {
+		for _, id := range p.wanted {
+			if reg := find(row.Registers, id); reg != nil {
 				c := *reg
 				c.Raw = bytes.Clone(c.Raw)
 				n.Registers = append(n.Registers, c)

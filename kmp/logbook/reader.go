@@ -27,31 +27,30 @@ type Reader struct {
 	step           time.Duration // from row to row at least; 0: not known
 	stepSeen       bool          // it is what was seen between two rows
 	asked          []uint16      // the registers to ask for: what holds the time, then what is wanted
-	times          int           // how many of them hold the time
+	times          int           // how many of them are not wanted themselves
 	absent         []uint16      // registers that the log does not have
 	dateTime       bool          // register 348 was among those that came
 	allTimes       bool          // not in all rows, though
 	fit            fit
 	answered       bool // the meter has answered a logger command
 	came           bool // with rows
+	picky          bool // it has refused a request for what it does not have
 
 	// Where the reading is.
-	next    int64   // id of the row to be delivered next; none while that is searched for
-	last    Row     // the row before; its registers only when it was delivered
-	held    []Row   // rows that wait for the ones before them, ascending
-	beyond  []Row   // not before Until: delivered if a row before it follows
-	inside  bool    // the first row not before Since was met
-	count   int     // rows delivered
-	over    bool    // the last row wanted was delivered
-	looked  bool    // newest is what the meter said since the last io.EOF
-	picky   bool    // the meter did not like the request: its configuration says why
-	search  search  // for the first row, or the oldest
-	part    *page   // some registers of it are yet to be read
-	suspect []Row   // looked wrong and are read again
-	again   int     // how often that was done
-	renewed bool    // the newest id went back, once
-	refused int     // answers in a row without the rows asked for
-	lost    []idRun // not told yet
+	next     int64   // id of the row to be delivered next; none while that is searched for
+	last     Row     // the row before; its registers only when it was delivered
+	held     []Row   // rows that wait for the ones before them, ascending
+	beyond   []Row   // not before Until: delivered if a row before it follows
+	inside   bool    // the first row not before Since was met
+	count    int     // rows delivered
+	over     bool    // the last row wanted was delivered
+	looked   bool    // newest is what the meter said since the last io.EOF
+	search   search  // for the first row, or the oldest
+	part     *page   // some registers of it are yet to be read
+	suspects [][]Row // the same rows, which look wrong and are read again
+	renewed  bool    // the newest id went back, once
+	refused  int     // answers in a row without the rows asked for
+	lost     []idRun // not told yet
 }
 
 // none is no id.
@@ -133,8 +132,9 @@ func (r *Reader) Next(ctx context.Context) ([]Row, error) {
 		err = r.configure(ctx)
 	case r.part != nil:
 		err = r.complete(ctx)
-	case r.suspect != nil:
-		err = r.read(ctx, int64(r.suspect[len(r.suspect)-1].ID), len(r.suspect))
+	case r.suspects != nil:
+		rows := r.suspects[len(r.suspects)-1]
+		err = r.read(ctx, int64(rows[len(rows)-1].ID), len(rows))
 	case r.search.bottom:
 		err = r.findOldest(ctx)
 	case !r.looked:
@@ -178,7 +178,7 @@ func (r *Reader) send(ctx context.Context, q request) (p kmp.LogPage, ok bool, e
 	}
 	r.answered = true
 	if p.Info&kmp.LogEmpty != 0 {
-		r.looked, r.part, r.suspect = false, nil, nil
+		r.looked, r.part, r.suspects = false, nil, nil
 		return p, false, io.EOF
 	}
 	if int64(p.Newest) < max(r.newest, r.next-1) {
@@ -187,7 +187,7 @@ func (r *Reader) send(ctx context.Context, q request) (p kmp.LogPage, ok bool, e
 	r.renewed = false
 	r.newest = int64(p.Newest)
 	if len(p.Rows) == 0 {
-		return p, true, nil
+		return p, !r.refuses(p.Info), nil
 	}
 	r.came = true
 	if !r.dateTime && find(p.Rows[0].Registers, regDateTime) != nil {
@@ -204,19 +204,6 @@ func (r *Reader) send(ctx context.Context, q request) (p kmp.LogPage, ok bool, e
 			r.newestTime = t
 		}
 	}
-	return p, true, nil
-}
-
-// ask is send for rows that should be there: a page that is ok has some.
-func (r *Reader) ask(ctx context.Context, q request) (p kmp.LogPage, ok bool, err error) {
-	p, ok, err = r.send(ctx, q)
-	if !ok || err != nil {
-		return p, false, err
-	}
-	if len(p.Rows) == 0 {
-		return p, false, r.noRows(q, p.Info)
-	}
-	r.refused = 0
 	return p, true, nil
 }
 
@@ -271,7 +258,7 @@ func (r *Reader) configure(ctx context.Context) error {
 }
 
 func (r *Reader) configured(config kmp.LogConfig) {
-	r.answered, r.picky, r.config = true, false, &config
+	r.answered, r.config = true, &config
 	r.part = nil
 	r.choose()
 }
@@ -279,7 +266,7 @@ func (r *Reader) configured(config kmp.LogConfig) {
 // wentBack takes in that the newest row has a lower id than one known before. It takes
 // two answers that say so: one may be an old answer that came late.
 func (r *Reader) wentBack() error {
-	r.looked, r.part, r.suspect = false, nil, nil
+	r.looked, r.part, r.suspects = false, nil, nil
 	if r.renewed {
 		r.renewed = false
 		return ErrRestarted
@@ -291,16 +278,30 @@ func (r *Reader) wentBack() error {
 // patience is how many answers in a row may be without the rows asked for.
 const patience = 3
 
+// refuses takes in that a meter refuses to answer for registers that are not in the log,
+// if it does and that is new. Then only those are asked for that its configuration has.
+func (r *Reader) refuses(info kmp.LogInfo) bool {
+	if info&(kmp.LogUnsupported|kmp.LogInvalid) == 0 || r.picky && r.config != nil {
+		return false
+	}
+	r.picky, r.part, r.suspects = true, nil, nil
+	r.choose()
+	return true
+}
+
+// other reports whether an answer without rows means that there are some, of another
+// format than the configuration's, with none of the registers asked for.
+func (r *Reader) other(p kmp.LogPage) bool {
+	return len(p.Rows) == 0 && p.Info&kmp.LogUnsupported != 0 && p.Info&kmp.LogOutOfRange == 0
+}
+
 // noRows takes in an answer without rows.
 func (r *Reader) noRows(q request, info kmp.LogInfo) error {
-	r.part, r.suspect = nil, nil
+	r.part, r.suspects = nil, nil
 	r.refused++
 	switch {
 	case info&kmp.LogMore != 0 && r.fit.damaged(q.ids, 1):
 		return nil // a row with so many registers is too much for the meter's buffer
-	case info&(kmp.LogUnsupported|kmp.LogInvalid|kmp.LogCut) != 0 && r.config == nil:
-		r.picky = true
-		return nil
 	case info&kmp.LogOutOfRange != 0 && r.refused <= patience:
 		r.search = search{bottom: true}
 		return nil
@@ -308,22 +309,22 @@ func (r *Reader) noRows(q request, info kmp.LogInfo) error {
 	return &InfoError{Log: r.log, Info: info}
 }
 
-// choose sets what to ask for in each row.
+// choose sets what to ask for in each row. A date and a clock are not needed beside
+// register 348, which is asked for in any case: the rows may be of several formats.
 func (r *Reader) choose() {
 	wanted := r.want.Registers
-	if r.config != nil {
-		if wanted == nil {
-			wanted = r.config.Registers
-		}
+	if wanted == nil && r.config != nil {
+		wanted = r.config.Registers
 	}
-	r.asked = r.asked[:0:0]
+	inLog := func(id uint16) bool { return r.config == nil || slices.Contains(r.config.Registers, id) }
+	r.asked = nil
 	ask := func(id uint16) {
-		if !slices.Contains(r.asked, id) && !slices.Contains(r.absent, id) && (r.config == nil || slices.Contains(r.config.Registers, id)) {
+		if !slices.Contains(r.asked, id) && !slices.Contains(r.absent, id) && (inLog(id) || isTime(id) && !r.picky) {
 			r.asked = append(r.asked, id)
 		}
 	}
 	ask(regDateTime)
-	if len(r.asked) == 0 || r.allTimes || r.config == nil && !r.dateTime {
+	if r.allTimes || !r.dateTime && (r.config == nil || !inLog(regDateTime)) {
 		ask(regDate)
 		ask(regClock)
 	}
@@ -334,7 +335,10 @@ func (r *Reader) choose() {
 		}
 	}
 	if len(r.asked) == 0 { // something has to be
-		r.asked = []uint16{regDate}
+		r.asked, r.times = []uint16{regDate}, 1
+		if r.config != nil && len(r.config.Registers) > 0 {
+			r.asked = r.config.Registers[:1:1]
+		}
 	}
 }
 

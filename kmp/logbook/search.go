@@ -100,19 +100,26 @@ func (r *Reader) look(ctx context.Context) error {
 	if rows > r.fits() || r.want.Most > 0 && rows > r.want.Most-r.count ||
 		r.next == none && r.want.Since.IsZero() ||
 		!r.want.Until.IsZero() && time.Since(r.want.Until) > margin {
-		_, ok, err := r.ask(ctx, request{last: true, rows: 2, ids: r.timeIDs()}) // the second one tells the step
-		r.looked = r.looked || ok
-		return err
+		return r.lookFor(ctx, request{last: true, rows: 2, ids: r.timeIDs()}, nil) // the second one tells the step
 	}
-	asked := r.asked
-	group := r.group(asked)
-	p, ok, err := r.ask(ctx, request{last: true, rows: rows, ids: group})
-	if !ok {
+	return r.lookFor(ctx, request{last: true, rows: rows, ids: r.group(r.asked)}, &page{wanted: r.asked[r.times:], todo: r.asked})
+}
+
+// lookFor asks for the newest rows, which begin a page unless that is nil.
+func (r *Reader) lookFor(ctx context.Context, q request, part *page) error {
+	p, ok, err := r.send(ctx, q)
+	switch {
+	case !ok:
 		return err
+	case len(p.Rows) == 0 && !r.other(p):
+		return r.noRows(q, p.Info)
 	}
-	r.looked = true
-	r.part = &page{first: int64(p.First), asked: asked, todo: asked}
-	return r.join(p, group)
+	r.looked, r.refused = true, 0
+	if part == nil || len(p.Rows) == 0 {
+		return nil
+	}
+	part.first = int64(p.First)
+	return r.join(part, p, q.ids)
 }
 
 // find takes a step on the way to the first row not before Since: down from the newest
@@ -144,11 +151,15 @@ func (r *Reader) find(ctx context.Context) error {
 	if !ok {
 		return err
 	}
-	if len(p.Rows) == 0 || int64(p.First) != s.probe {
+	var at time.Time
+	switch {
+	case r.other(p):
+	case len(p.Rows) == 0 || int64(p.First) != s.probe:
 		s.bottom = true
 		return nil
+	default:
+		at, _ = r.timeOf(p.Rows[0].Registers)
 	}
-	at, _ := r.timeOf(p.Rows[0].Registers)
 	switch {
 	case p.Info&kmp.LogAtOldest != 0:
 		r.foundOldest(s.probe)
@@ -216,8 +227,11 @@ func (r *Reader) halve(ctx context.Context) error {
 		if !ok {
 			return err
 		}
-		if len(p.Rows) > 0 && int64(p.First) == middle {
+		if len(p.Rows) > 0 && int64(p.First) == middle || r.other(p) {
 			s.there = middle
+			if p.Info&kmp.LogAtOldest != 0 {
+				s.gone = middle - 1
+			}
 		} else {
 			s.gone = middle
 		}
