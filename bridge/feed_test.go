@@ -693,11 +693,11 @@ func TestFeedStoreFails(t *testing.T) {
 				h := newFeedHouse(t)
 				h.b.delayAcks(10 * time.Millisecond)
 				last := uint32(0)
-				for i := range 20 {
+				for i := range 10 {
 					h.feed.is(fmt.Sprint(i), fmt.Sprint("m", i), nil)
 				}
 				add := func(n uint32) {
-					for i := range 20 {
+					for i := range 10 {
 						h.add(fmt.Sprint(i), logRows(t, kmp.LogHour, last+1, last+n)...)
 					}
 					last += n
@@ -718,7 +718,7 @@ func TestFeedStoreFails(t *testing.T) {
 					}
 					h.store.mu.Lock()
 					for method, n := range h.store.calls {
-						if n > 20*len(feedLogs)*int(time.Hour/feedPause) {
+						if n > 10*len(feedLogs)*int(time.Hour/feedPause) {
 							t.Errorf("%s was tried %d times in an hour", method, n)
 						}
 					}
@@ -729,7 +729,7 @@ func TestFeedStoreFails(t *testing.T) {
 					h.store.fail(call, nil)
 				}
 				h.await("all rows", time.Minute, func() bool { return h.position("1", kmp.LogHour) == fmt.Sprint(last, " true") })
-				for i := range 20 {
+				for i := range 10 {
 					h.awaitIDs(fmt.Sprintf("k/m%d/history", i), fmt.Sprint("hour 1-", last))
 				}
 				if bad, good := h.logs.lines("ERROR"), h.logs.lines("published again"); len(bad) != 2 || len(good) != 2 || !strings.Contains(bad[0], disk.Error()) {
