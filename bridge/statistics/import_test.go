@@ -661,8 +661,10 @@ func TestEndlessHandshake(t *testing.T) {
 				return
 			}
 			defer stream.Close()
-			for n := 0; err == nil; sent += n {
+			for err == nil {
+				var n int
 				n, err = stream.Write([]byte("HTTP/1.1 101 Switching\r\nX: " + strings.Repeat("x", 4000)))
+				sent += n
 			}
 		})
 		h.run(newSource(energy(map[int]string{-8: "101"})), 10*time.Second)

@@ -30,7 +30,7 @@ const (
 	refusedNeighbour refusal = "the meter's values do not lie between those that Home Assistant has before and after them"
 	refusedFall      refusal = "the counter fell within the gap"
 	refusedReset     refusal = "Home Assistant's sum does not follow its own states over this gap: it began to count anew, or somebody changed it"
-	refusedTime      refusal = "the values are not of full hours"
+	refusedTime      refusal = "the values are not of full hours, or there is another one of the same hour"
 )
 
 // refused counts samples by reason.
