@@ -234,7 +234,7 @@ func (b *bridge) run(ctx context.Context) error {
 	defer stopStore()
 	group.Go(func() error { b.store.Run(storeCtx, b.storeFailed); return nil })
 	if b.feed != nil {
-		group.Go(func() error { b.feed.run(sessionCtx); return nil })
+		group.Go(func() error { b.feed.run(ctx); return nil })
 	}
 	if b.imports != nil {
 		target := statistics.Config{URL: b.cfg.HAURL, Token: b.cfg.HAToken, Log: b.deps.Log}

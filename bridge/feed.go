@@ -108,19 +108,11 @@ func newFeed(store rowStore, put func(...Message), t topics, log *slog.Logger) *
 }
 
 // is says who a serial number is from now on: its rows are published below name, with offsets
-// added to the numbers with those keys. With an empty name they are not published any more. A
-// name belongs to one meter: whoever had it before has none.
+// added to the numbers with those keys. With an empty name they are not published any more.
+// Several may have one name: what is left of a meter that was exchanged is still published.
 func (f *feed) is(serial, name string, offsets map[string]kmp.Decimal) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if name != "" {
-		for _, other := range f.meters {
-			if other.name == name && other.serial != serial {
-				other.name = ""
-				f.queue(other)
-			}
-		}
-	}
 	m := f.meters[serial]
 	if m == nil {
 		if name == "" || f.stopped {
@@ -249,7 +241,7 @@ func (f *feed) serve(m *fedMeter) error {
 		f.rest(m)
 		return nil
 	}
-	msg := historyMessage(f.topics, name, m.page[0], offsets)
+	msg := historyMessage(f.topics, name, m.serial, m.page[0], offsets)
 	msg.Acked = func() { f.acknowledged(m) }
 	if err := checkMessage(msg); err != nil { // it must not stop those behind it
 		f.log.Error("row of a meter's log cannot be published", "meter", name, "id", m.page[0].ID, "error", err)
@@ -462,19 +454,21 @@ func (f *feed) stop() {
 }
 
 // historyMessage is what a row of a meter's log becomes.
-func historyMessage(t topics, meter string, row logbook.Row, offsets map[string]kmp.Decimal) Message {
-	return Message{Topic: t.meter(meter, "history"), Payload: rowJSON(row, offsets), Rank: RankHistory}
+func historyMessage(t topics, meter, serial string, row logbook.Row, offsets map[string]kmp.Decimal) Message {
+	return Message{Topic: t.meter(meter, "history"), Payload: rowJSON(serial, row, offsets), Rank: RankHistory}
 }
 
-// rowJSON is a row as an object: the log, the id, the time as the meter's clock showed it, what
+// rowJSON is a row as an object: the log, the id, whose it is, the time as the meter's clock showed it, what
 // is to be added to it in whole seconds if that is any, then the registers with exactly the
 // meter's digits, null where they cannot be decoded. Offsets are added to the numbers with
 // those keys.
-func rowJSON(row logbook.Row, offsets map[string]kmp.Decimal) []byte {
+func rowJSON(serial string, row logbook.Row, offsets map[string]kmp.Decimal) []byte {
 	b := append([]byte(nil), `{"log":`...)
 	b = append(b, encodeJSON(row.Log.String())...)
 	b = append(b, `,"id":`...)
 	b = strconv.AppendUint(b, uint64(row.ID), 10)
+	b = append(b, `,"serial":`...)
+	b = append(b, encodeJSON(serial)...)
 	b = append(b, `,"time":`...)
 	if row.Time.IsZero() {
 		b = append(b, "null"...)

@@ -645,13 +645,15 @@ func TestFeedNames(t *testing.T) {
 		h.feed.is("1", "house", nil)
 		h.awaitIDs("k/house/history", "hour 1-10, hour 23-30")
 
-		// Another meter takes its place, and the name.
+		// Another meter takes its place, and the name: what is left of the old one still comes.
 		h.add("2", logRows(t, kmp.LogHour, 5, 9)...)
 		h.feed.is("2", "house", nil)
-		h.add("1", logRows(t, kmp.LogHour, 31, 40)...)
 		h.awaitIDs("k/house/history", "hour 1-10, hour 23-30, hour 5-9")
+		h.add("1", logRows(t, kmp.LogHour, 31, 40)...)
+		h.awaitIDs("k/house/history", "hour 1-10, hour 23-30, hour 5-9, hour 31-40")
 		h.feed.is("1", "1", nil)
-		h.awaitIDs("k/1/history", "hour 31-40")
+		h.add("1", logRows(t, kmp.LogHour, 41, 42)...)
+		h.awaitIDs("k/1/history", "hour 41-42")
 		h.feed.is("1", "", nil)
 		synctest.Wait()
 		h.feed.mu.Lock()
@@ -975,49 +977,49 @@ func TestHistoryMessage(t *testing.T) {
 			"an hour",
 			logbook.Row{Log: kmp.LogHour, ID: 188, Time: seven, Registers: []kmp.Register{energy, number(t, 80, kmp.UnitKW, "6.40")}},
 			nil,
-			`{"log":"hour","id":188,"time":"2026-11-21T07:00:00+01:00","energy_gj":227.445,"power_kw":6.40}`,
+			`{"log":"hour","id":188,"serial":"4711","time":"2026-11-21T07:00:00+01:00","energy_gj":227.445,"power_kw":6.40}`,
 		},
 		{
 			"a clock that is slow",
 			logbook.Row{Log: kmp.LogDay, ID: 1<<32 - 1, Time: seven.UTC(), Correction: 371600 * time.Millisecond, Corrected: true},
 			nil,
-			`{"log":"day","id":4294967295,"time":"2026-11-21T06:00:00Z","correction_s":372}`,
+			`{"log":"day","id":4294967295,"serial":"4711","time":"2026-11-21T06:00:00Z","correction_s":372}`,
 		},
 		{
 			"a clock that is fast",
 			logbook.Row{Log: kmp.LogMonth, Time: seven, Correction: -372 * time.Second, Corrected: true, Registers: []kmp.Register{energy}},
 			nil,
-			`{"log":"month","id":0,"time":"2026-11-21T07:00:00+01:00","correction_s":-372,"energy_gj":227.445}`,
+			`{"log":"month","id":0,"serial":"4711","time":"2026-11-21T07:00:00+01:00","correction_s":-372,"energy_gj":227.445}`,
 		},
 		{
 			"a clock that is right",
 			logbook.Row{Log: kmp.LogYear, ID: 3, Time: seven, Correction: 499 * time.Millisecond, Corrected: true},
 			nil,
-			`{"log":"year","id":3,"time":"2026-11-21T07:00:00+01:00"}`,
+			`{"log":"year","id":3,"serial":"4711","time":"2026-11-21T07:00:00+01:00"}`,
 		},
 		{
 			"a clock that was not compared",
 			logbook.Row{Log: kmp.LogMinute, ID: 3, Time: seven, Correction: time.Hour},
 			nil,
-			`{"log":"minute","id":3,"time":"2026-11-21T07:00:00+01:00"}`,
+			`{"log":"minute","id":3,"serial":"4711","time":"2026-11-21T07:00:00+01:00"}`,
 		},
-		{"no time", logbook.Row{Log: kmp.LogHour, ID: 3}, nil, `{"log":"hour","id":3,"time":null}`},
+		{"no time", logbook.Row{Log: kmp.LogHour, ID: 3}, nil, `{"log":"hour","id":3,"serial":"4711","time":null}`},
 		{
 			"what cannot be decoded",
 			logbook.Row{Log: kmp.LogHour, ID: 3, Registers: []kmp.Register{
 				{ID: 63, Unit: kmp.UnitGJ}, {ID: 68, Unit: 0xEE, Raw: []byte{7}}, energy,
 			}},
 			nil,
-			`{"log":"hour","id":3,"time":null,"cooling_energy_gj":null,"volume_unit_238":"07","energy_gj":227.445}`,
+			`{"log":"hour","id":3,"serial":"4711","time":null,"cooling_energy_gj":null,"volume_unit_238":"07","energy_gj":227.445}`,
 		},
 		{
 			"offsets",
 			logbook.Row{Log: kmp.LogHour, ID: 3, Registers: []kmp.Register{energy, number(t, 80, kmp.UnitKW, "6.4"), number(t, 68, kmp.UnitCubicMetre, "1.5")}},
 			map[string]kmp.Decimal{"energy_gj": decimal("-0.0005"), "energy_kwh": decimal("7"), "volume_m3": decimal("100")},
-			`{"log":"hour","id":3,"time":null,"energy_gj":227.4445,"power_kw":6.4,"volume_m3":101.5}`,
+			`{"log":"hour","id":3,"serial":"4711","time":null,"energy_gj":227.4445,"power_kw":6.4,"volume_m3":101.5}`,
 		},
 	} {
-		got := historyMessage(topics{base: "k"}, "house", tt.row, tt.offsets)
+		got := historyMessage(topics{base: "k"}, "house", "4711", tt.row, tt.offsets)
 		if string(got.Payload) != tt.want || !json.Valid(got.Payload) {
 			t.Errorf("%s:\n %s\nwant\n %s", tt.name, got.Payload, tt.want)
 		}

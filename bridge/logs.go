@@ -66,21 +66,29 @@ type logVisits struct {
 	looked   bool      // in this run
 	failures int
 	failing  bool // the store does not take rows
-	clock    logbook.ClockReading
-	earlier  logbook.ClockReading // the one before
+	clock    logbook.ClockReading // the newest; At zero: none yet
+	since    logbook.ClockReading // the one that clock is compared with
+	speed    float64              // seconds of the meter's clock in one; 0: not known
 }
 
-// rate is how fast the meter's clock runs: 1, unless it is a simulated one.
-func (v *logVisits) rate() float64 {
-	passed := v.clock.At.Sub(v.earlier.At)
-	if v.earlier.At.IsZero() || passed < clockSettles {
-		return 1
+// note takes a look at the meter's clock into account. Only a simulated clock runs faster than
+// time; one that was set runs on as before.
+func (v *logVisits) note(c logbook.ClockReading) {
+	v.clock = c
+	passed := c.At.Sub(v.since.At)
+	switch {
+	case v.since.At.IsZero():
+		v.since = c
+	case passed >= clockSettles:
+		if v.speed = float64(c.Meter.Sub(v.since.Meter)) / float64(passed); v.speed < 1.5 {
+			v.speed = 1
+		}
+		v.since = c
 	}
-	if rate := float64(v.clock.Meter.Sub(v.earlier.Meter)) / float64(passed); rate > 1.5 {
-		return rate
-	}
-	return 1 // a clock that was set runs as fast as before
 }
+
+// rate is how fast the meter's clock runs, as far as that is known.
+func (v *logVisits) rate() float64 { return max(1, v.speed) }
 
 // correct notes in rows by how much the meter's clock was off, when that is known.
 func (v *logVisits) correct(rows []logbook.Row) {
@@ -168,7 +176,7 @@ func (p *poller) wantLogs(d *device, now, last time.Time) {
 // logsWanted decides by the clock whether a look at the log is worth its requests.
 func (d *device) logsWanted(now, last time.Time) bool {
 	v := &d.logs
-	if d.cfg.History == HistoryHour && v.looked && v.earlier.At.IsZero() {
+	if d.cfg.History == HistoryHour && v.looked && v.speed == 0 {
 		return now.Sub(v.clock.At) >= clockSettles
 	}
 	if now.Before(v.nextRow()) {
@@ -265,7 +273,7 @@ func (p *poller) beginLog(ctx context.Context, d *device) error {
 	clock, err := logbook.Clock(ctx, logbook.Source{Conn: p.conn, Address: d.cfg.Address, Zone: d.cfg.zone()})
 	switch {
 	case err == nil:
-		v.clock, v.earlier = clock, v.clock
+		v.note(clock)
 		drift := int64(clock.Drift / time.Second)
 		d.record.Logs.Drift = &drift
 	case !errors.Is(err, logbook.ErrNoClock):
