@@ -91,10 +91,15 @@ func (r *Reader) join(part *page, p kmp.LogPage, group []uint16) error {
 // whole takes in a page that is complete.
 func (r *Reader) whole(part *page, info kmp.LogInfo) error {
 	r.part = nil
-	if part.rows == nil {
-		return &InfoError{Log: r.log, Info: info}
+	switch {
+	case part.rows != nil:
+		return r.arrived(part)
+	case !r.mixed:
+		r.mixed, r.allTimes = true, true
+		r.choose()
+		return nil
 	}
-	return r.arrived(part)
+	return &InfoError{Log: r.log, Info: info}
 }
 
 // find returns the register with an id, or nil.
@@ -112,10 +117,12 @@ const suspicion = 3
 
 // arrived takes in rows that are complete: it holds them, or has them read again.
 func (r *Reader) arrived(p *page) error {
-	if r.dateTime && !r.allTimes && find(p.rows[0].Registers, regDateTime) == nil { // older rows of another format
+	if !r.allTimes && find(p.rows[0].Registers, regDateTime) == nil {
+		before := r.times
 		r.allTimes = true
-		r.choose()
-		return nil
+		if r.choose(); r.times > before { // the rows are of another format, and have another time
+			return nil
+		}
 	}
 	lowest := int64(p.rows[len(p.rows)-1].ID)
 	rows := r.rows(p)

@@ -30,7 +30,8 @@ type Reader struct {
 	times          int           // how many of them are not wanted themselves
 	absent         []uint16      // registers that the log does not have
 	dateTime       bool          // register 348 was among those that came
-	allTimes       bool          // not in all rows, though
+	allTimes       bool          // not in all rows, though: ask for all that holds the time
+	mixed          bool          // there are rows without any register of the configuration
 	fit            fit
 	answered       bool // the meter has answered a logger command
 	came           bool // with rows
@@ -300,7 +301,7 @@ func (r *Reader) noRows(q request, info kmp.LogInfo) error {
 	r.part, r.suspects = nil, nil
 	r.refused++
 	switch {
-	case info&kmp.LogMore != 0 && r.fit.damaged(q.ids, 1):
+	case info&kmp.LogOutOfRange == 0 && r.fit.damaged(q.ids, 1):
 		return nil // a row with so many registers is too much for the meter's buffer
 	case info&kmp.LogOutOfRange != 0 && r.refused <= patience:
 		r.search = search{bottom: true}
@@ -319,7 +320,7 @@ func (r *Reader) choose() {
 	inLog := func(id uint16) bool { return r.config == nil || slices.Contains(r.config.Registers, id) }
 	r.asked = nil
 	ask := func(id uint16) {
-		if !slices.Contains(r.asked, id) && !slices.Contains(r.absent, id) && (inLog(id) || isTime(id) && !r.picky) {
+		if !slices.Contains(r.asked, id) && !slices.Contains(r.absent, id) && (inLog(id) || isTime(id) && (r.mixed || !r.picky)) {
 			r.asked = append(r.asked, id)
 		}
 	}
