@@ -33,6 +33,7 @@ func BenchmarkDay(b *testing.B) {
 			var requests, rows int
 			for b.Loop() {
 				ok := testing.RunTests(func(string, string) (bool, error) { return true, nil }, []testing.InternalTest{{Name: b.Name(), F: func(t *testing.T) {
+					t.Helper()
 					synctest.Test(t, func(t *testing.T) {
 						took, limit, requests, rows = day(t, bench.model, bench.days)
 					})
@@ -51,6 +52,7 @@ func BenchmarkDay(b *testing.B) {
 
 // day reads the last of some days, the ones before for practice.
 func day(t *testing.T, model string, before int) (took, limit time.Duration, requests, rows int) {
+	t.Helper()
 	time.Sleep(time.Until(begin))
 	meter, err := sim.New(sim.Config{Model: model, Paced: true, Turnaround: turnaround})
 	if err != nil {
@@ -77,6 +79,7 @@ func day(t *testing.T, model string, before int) (took, limit time.Duration, req
 }
 
 func drain(t *testing.T, r *Reader) (n int) {
+	t.Helper()
 	for {
 		rows, err := r.Next(context.Background())
 		n += len(rows)

@@ -51,11 +51,10 @@ func Clock(ctx context.Context, src Source) (ClockReading, error) {
 			ids = ids[:2] // a shorter answer may come through
 			continue
 		}
-		if err != nil && shortest < 0 {
+		if err != nil && shortest >= 0 {
+			return best, nil //nolint:nilerr // what is known will do
+		} else if err != nil {
 			return ClockReading{}, fmt.Errorf("logbook: clock: %w", err)
-		}
-		if err != nil {
-			break // what is known will do
 		}
 		meter, dst := timeOf(a.Registers, src.Zone, false)
 		if meter.IsZero() {

@@ -35,10 +35,10 @@ func TestClock(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			for _, fraction := range []time.Duration{0, 250, 500, 750, 990} {
+			for fraction := time.Duration(0); fraction < time.Second; fraction += 190 * time.Millisecond {
 				cfg := test.cfg
 				cfg.Paced = true
-				cfg.Start = test.at.Add(fraction * time.Millisecond).In(berlin(t))
+				cfg.Start = test.at.Add(fraction).In(berlin(t))
 				onMeter(t, cfg, kmp.Options{}, func(b *bed) {
 					got, err := Clock(b.Context(), b.src)
 					if err != nil {

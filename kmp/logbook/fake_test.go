@@ -264,6 +264,7 @@ func FuzzReader(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, seed uint64) {
 		onFake(t, seed, func(t *testing.T, f *fake, src Source) {
+			t.Helper()
 			n := func(most int) int { return f.chance.IntN(most + 1) }
 			f.depth = 20 + n(300)
 			f.buffer = 70 + n(600)

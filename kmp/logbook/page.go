@@ -191,7 +191,7 @@ func (r *Reader) learnStep(newestFirst []kmp.LogRow) {
 // that does not go up, a counter that falls.
 func (r *Reader) wrong(rows []Row) bool {
 	before := r.last
-	for _, row := range append(rows[:len(rows):len(rows)], r.held[:min(len(r.held), 1)]...) {
+	for _, row := range append(slices.Clip(rows), r.held[:min(len(r.held), 1)]...) {
 		if !follows(before, row) {
 			return true
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -69,6 +70,18 @@ func NewReader(src Source, log kmp.LogType, r Range) *Reader {
 		n.next = int64(r.After) + 1
 		n.last = Row{Log: log, ID: r.After, Time: r.AfterTime}
 	}
+	n.choose()
+	return n
+}
+
+// Again returns a reader of another range of the same log, which begins with what this
+// one has learned of it: it asks for what the log has alone, as much as fits at once.
+func (r *Reader) Again(w Range) *Reader {
+	n := NewReader(r.src, r.log, w)
+	n.config, n.absent, n.step, n.stepSeen = r.config, slices.Clone(r.absent), r.step, r.stepSeen
+	n.dateTime, n.allTimes, n.mixed, n.picky = r.dateTime, r.allTimes, r.mixed, r.picky
+	n.answered, n.came, n.fit = r.answered, r.came, r.fit
+	n.fit.width = maps.Clone(r.fit.width)
 	n.choose()
 	return n
 }

@@ -591,3 +591,28 @@ func TestInterrupted(t *testing.T) {
 		b.equal(got, b.truth(kmp.LogHour, nil, func(row Row) bool { return !row.Time.Before(since) }))
 	})
 }
+
+// A reader that is made of another one knows the log.
+func TestAgain(t *testing.T) {
+	onMeter(t, sim.Config{Faults: sim.Faults{MaxAnswer: 300}}, kmp.Options{}, func(b *bed) {
+		first := NewReader(b.src, kmp.LogHour, Range{Since: begin.Add(-100 * time.Hour)})
+		rows := b.all(first)
+		last := rows[len(rows)-1]
+		time.Sleep(48 * time.Hour)
+		fresh, known := 0, 0
+		for _, r := range []struct {
+			*Reader
+			sent *int
+		}{
+			{NewReader(b.src, kmp.LogHour, Range{After: last.ID, Known: true, AfterTime: last.Time}), &fresh},
+			{first.Again(Range{After: last.ID, Known: true, AfterTime: last.Time}), &known},
+		} {
+			sent := b.requests()
+			b.equal(b.all(r.Reader), b.truth(kmp.LogHour, nil, func(row Row) bool { return row.ID > last.ID }))
+			*r.sent = b.requests() - sent
+		}
+		if known >= fresh {
+			b.Errorf("%d requests, and %d by one that knows nothing", known, fresh)
+		}
+	})
+}

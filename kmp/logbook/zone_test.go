@@ -58,6 +58,7 @@ func TestStandardOffset(t *testing.T) {
 }
 
 func register(t testing.TB) func(kmp.Register, error) kmp.Register {
+	t.Helper()
 	return func(r kmp.Register, err error) kmp.Register {
 		t.Helper()
 		if err != nil {
