@@ -285,8 +285,10 @@ func (b *bridge) stored(serial string) {
 
 // belong passes on whose rows a serial number's are.
 func (b *bridge) belong(m rowsOf) {
-	if err := b.history.SetName(m.serial, m.name); err != nil {
-		b.deps.Log.Error("cannot note the meter's name beside its rows", "meter", m.name, "error", err)
+	if m.renamed {
+		if err := b.history.SetName(m.serial, m.name); err != nil {
+			b.deps.Log.Error("cannot note the meter's name beside its rows", "meter", m.name, "error", err)
+		}
 	}
 	b.feed.is(m.serial, m.name, m.offsets)
 	b.imports.is(m)

@@ -55,7 +55,8 @@ type device struct {
 	units map[string]string // registers that came with another unit last time, and the key
 
 	logs      logVisits
-	clockTold bool // Home Assistant knows of the clock
+	clockTold bool   // Home Assistant knows of the clock
+	rowsNamed string // the serial number and name that belong were told last
 
 	stretched bool // the budget puts off what the schedule wants
 
@@ -172,15 +173,15 @@ func (d *device) newProfile() census.Profile {
 
 // account notes what happened between two states of the line's counters: as evidence, as
 // the link's quality, and as what it cost the battery.
-func (d *device) account(before, after kmp.Stats, e errand) {
+func (d *device) account(began time.Time, before, after kmp.Stats, e errand) {
 	answers, requests := after.Answers-before.Answers, after.Requests-before.Requests
 	received := after.BytesReceived - before.BytesReceived
 	for i := range requests {
 		d.quality.Note(i < answers)
 	}
 	cost := battery.Day{Frames: answers, Bytes: received + after.BytesSent - before.BytesSent, Awake: (after.Awake - before.Awake).Seconds()}
-	d.woke = after.Awake > before.Awake      // what nobody answered woke nobody; damaged answers cost as much
-	rides := e.survey && !e.command || e.log && time.Since(d.record.LastGood) < logRides
+	d.woke = after.Awake > before.Awake // what nobody answered woke nobody; damaged answers cost as much
+	rides := e.survey && !e.command || e.log && began.Sub(d.record.LastGood) < logRides
 	if d.woke && !rides { // a census goes with its reading, and so does the log behind one
 		cost.Reads = 1
 		if e.command {

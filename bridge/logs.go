@@ -17,8 +17,6 @@ const (
 	// logPages are read in one visit at most; between any two of them a live reading or
 	// somebody's wish goes first.
 	logPages = 8
-	// logPause is the pause between two visits to the log of a meter whose battery counts.
-	logPause = time.Minute
 	// A log that could not be read is tried again after logRetry, then twice as long each
 	// time, up to logSlow. The rows wait in the meter.
 	logRetry = time.Minute
@@ -30,7 +28,8 @@ const (
 	logSilences = 2
 	// logCounters are kept of each row: with date and time one request has room for them.
 	logCounters = 6
-	// logRides is how soon after a reading a visit to the log costs no waking up.
+	// logRides is how soon behind a reading a visit to the log wakes nobody up. Where a battery
+	// counts there is no other.
 	logRides = 10 * time.Second
 	// wrongClock is how far a meter's clock may be off before its rows are corrected: less
 	// moves no hour.
@@ -42,7 +41,8 @@ const (
 // logRecord is what is remembered of a meter's logs beside their rows.
 type logRecord struct {
 	Silent int       `json:"silent,omitempty"` // visits in a row that the log did not answer
-	Looked time.Time `json:"looked,omitzero"`  // when its newest row was reached last
+	Wanted bool      `json:"wanted,omitempty"` // its newest row is to be reached
+	Looked time.Time `json:"looked,omitzero"`  // when it was last
 	Owed   *owed     `json:"owed,omitempty"`   // what the hour log has no more
 	Drift  *int64    `json:"drift_s,omitempty"`
 }
@@ -57,7 +57,8 @@ type owed struct {
 // touches it.
 type logVisits struct {
 	serial   uint32    // whose logs
-	due      time.Time // of the next visit; zero: nothing is wanted
+	due      time.Time // of the next visit; zero: with a reading, or none is wanted
+	retry    time.Time // after a failure: not before
 	reader   *logbook.Reader
 	conn     *kmp.Conn // of reader
 	log      kmp.LogType
@@ -65,7 +66,7 @@ type logVisits struct {
 	fresh    bool      // reader has brought nothing yet
 	looked   bool      // in this run
 	failures int
-	failing  bool // the store does not take rows
+	failing  bool                 // the store does not take rows
 	clock    logbook.ClockReading // the newest; At zero: none yet
 	since    logbook.ClockReading // the one that clock is compared with
 	speed    float64              // seconds of the meter's clock in one; 0: not known
@@ -153,23 +154,23 @@ func (p *poller) wantLogs(d *device, now, last time.Time) {
 	if v.serial != d.serial {
 		*v = logVisits{serial: d.serial}
 	}
-	if _, ok := p.logSource(d); !ok || !v.due.IsZero() {
+	if _, ok := p.logSource(d); !ok || now.Before(v.retry) {
+		return
+	}
+	if d.record.Logs.Wanted { // there is more
+		v.due = now
 		return
 	}
 	if v.before.IsZero() {
-		newest, found, err := p.history.Last(d.record.Profile.Serial, kmp.LogHour)
+		newest, _, err := p.history.Last(d.record.Profile.Serial, kmp.LogHour)
 		if err != nil {
 			p.logsFailed(d, err)
 			return
 		}
-		if !found { // the first contact
-			v.due = now
-			return
-		}
-		v.before, d.status.kept = newest.Time, newest.Time
+		v.before, d.status.kept = newest.Time, newest.Time // zero when there is none
 	}
-	if d.logsWanted(now, last) {
-		v.due = now
+	if v.before.IsZero() && !v.looked || d.logsWanted(now, last) {
+		v.due, d.record.Logs.Wanted = now, true
 	}
 }
 
@@ -210,14 +211,16 @@ func (p *poller) readLogs(ctx context.Context, d *device) {
 		*v = logVisits{serial: d.serial}
 	case err != nil:
 		v.failures++
-		v.due = now.Add(backOff(v.failures, logRetry, logSlow))
+		v.retry = now.Add(backOff(v.failures, logRetry, logSlow))
+		v.due = v.retry
 		p.log.Debug("reading the log interrupted", "meter", d.status.meter.Name, "log", v.log.String(), "error", err)
 	case ended:
 		v.failures, v.due = 0, time.Time{}
-	case d.budget(p.started).PerDay > 0:
-		v.failures, v.due = 0, p.afford(d, now, now.Add(logPause))
 	default:
 		v.failures, v.due = 0, now
+	}
+	if d.budget(p.started).PerDay > 0 { // the rest waits for the next reading, so that it takes none of them
+		v.due = time.Time{}
 	}
 	p.save(d)
 	p.publish(d)
@@ -314,7 +317,7 @@ func (p *poller) endLog(d *device) {
 			return
 		}
 	}
-	record.Looked, v.looked = time.Now(), true
+	record.Looked, record.Wanted, v.looked = time.Now(), false, true
 }
 
 // noLog notes that the meter does not answer what reads its log.
@@ -322,7 +325,7 @@ func (p *poller) noLog(d *device, err error) {
 	v, record := &d.logs, &d.record.Logs
 	v.reader = nil
 	if v.log == kmp.LogDay {
-		record.Owed, record.Looked = nil, time.Now()
+		record.Owed, record.Looked, record.Wanted = nil, time.Now(), false
 		return
 	}
 	if record.Silent++; record.Silent >= logSilences {
@@ -385,6 +388,8 @@ func (p *poller) rowsBelong(d *device) {
 		label:    cmp.Or(d.status.meter.Label, d.status.meter.Name),
 		external: d.cfg.History == HistoryHour && d.cfg.Interval > time.Hour,
 	}
+	m.renamed = d.rowsNamed != m.serial+" "+m.name
+	d.rowsNamed = m.serial + " " + m.name
 	if d.cfg.Continue {
 		m.offsets = make(map[string]kmp.Decimal)
 		for key, o := range d.place.Offsets {
@@ -399,9 +404,9 @@ func (p *poller) rowsBelong(d *device) {
 // rowsOf says whose rows a serial number's are.
 type rowsOf struct {
 	serial, name string
+	renamed      bool                   // or new
 	identity     string                 // the serial number that Home Assistant knows the meter by
 	label        string                 // for people
 	offsets      map[string]kmp.Decimal // to be added to counters, by key
 	external     bool                   // its live sensor shows too little: statistics of their own
 }
-

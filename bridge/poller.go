@@ -536,7 +536,7 @@ func (p *poller) contact(ctx context.Context, d *device, e errand, do func(conte
 	before := p.conn.Stats()
 	err := do(limited)
 	after := p.conn.Stats()
-	d.account(before, after, e)
+	d.account(began, before, after, e)
 	p.learned = after
 	if !e.survey && !e.log {
 		d.status.duration = time.Since(began)
