@@ -533,7 +533,7 @@ func (c *commands) requestHistory(reply string, transaction json.RawMessage, o o
 		return err
 	}
 	if named {
-		known := false
+		var known bool
 		if log, known = kmp.ParseLogType(name); !known || !slices.Contains(feedLogs[:], log) {
 			return fmt.Errorf("bridge: log: %q is not one of year, month, day, hour and minute", clip(name))
 		}
