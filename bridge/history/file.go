@@ -282,7 +282,8 @@ func (db *database) close(err error) error {
 		return guard(db.DB.Close)
 	}
 	if db.f != nil {
-		_ = db.f.Close() // closed already, as a rule
+		unlock(db.f)
+		_ = db.f.Close() // it may be closed already
 	}
 	return nil
 }
