@@ -24,7 +24,7 @@ import (
 
 // sample is a file as a bridge leaves it: rows 1 to n of before a restart, rows 1 to n of
 // after it, with positions.
-func sample(t *testing.T, n uint32) []byte {
+func sample(t testing.TB, n uint32) []byte {
 	t.Helper()
 	dir := t.TempDir()
 	s := sound(t, dir)
@@ -43,7 +43,7 @@ func sample(t *testing.T, n uint32) []byte {
 	return b
 }
 
-func write(t *testing.T, b []byte) (dir string) {
+func write(t testing.TB, b []byte) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, fileName), b, 0o600))
@@ -74,7 +74,7 @@ func wantTold(t *testing.T, s *Store, dir string) string {
 
 // wantTrue checks that every row of a damaged file's Store is one that was written, in
 // order, and returns how many there are.
-func wantTrue(t *testing.T, s *Store, n uint32) (rows int) {
+func wantTrue(t testing.TB, s *Store, n uint32) (rows int) {
 	t.Helper()
 	generations, before := 1, uint32(0)
 	for _, row := range kept(t, s, serial, kmp.LogHour) {

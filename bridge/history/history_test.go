@@ -52,7 +52,7 @@ var alike = cmp.Options{
 	cmp.Comparer(sameTime),
 }
 
-func open(t *testing.T, dir string) *Store {
+func open(t testing.TB, dir string) *Store {
 	t.Helper()
 	s, err := Open(dir)
 	if err != nil {
@@ -63,7 +63,7 @@ func open(t *testing.T, dir string) *Store {
 }
 
 // sound opens dir, which must hold a file without damage, or none.
-func sound(t *testing.T, dir string) *Store {
+func sound(t testing.TB, dir string) *Store {
 	t.Helper()
 	s := open(t, dir)
 	if err := s.Damaged(); err != nil {
@@ -72,7 +72,7 @@ func sound(t *testing.T, dir string) *Store {
 	return s
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -107,7 +107,7 @@ func hourRows(from, to uint32) (rows []logbook.Row) {
 }
 
 // kept returns all rows of a log.
-func kept(t *testing.T, s *Store, serial string, log kmp.LogType) (rows []logbook.Row) {
+func kept(t testing.TB, s *Store, serial string, log kmp.LogType) (rows []logbook.Row) {
 	t.Helper()
 	must(t, s.Range(serial, log, time.Time{}, time.Time{}, func(row logbook.Row) error {
 		rows = append(rows, row)
@@ -123,7 +123,7 @@ func wantKept(t *testing.T, s *Store, want []logbook.Row) {
 	}
 }
 
-func wantLast(t *testing.T, s *Store, want uint32) {
+func wantLast(t testing.TB, s *Store, want uint32) {
 	t.Helper()
 	row, found, err := s.Last(serial, kmp.LogHour)
 	must(t, err)
