@@ -371,7 +371,7 @@ func (p program) demo(ctx context.Context, args []string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	const options = "speed=288&echo=true"
+	const options = "speed=288&echo=true&empty-logs=true"
 	set := map[string]string{
 		"METERS": "house=sim://403?history=hour&" + options, "READ_INTERVAL": "5s", "DATA_DIR": dir, "REGISTERS": "",
 	}
@@ -1211,6 +1211,9 @@ func (p program) export(ctx context.Context, args []string) error {
 	}
 	if w.Skipped() > 0 {
 		fmt.Fprintf(p.err, "%d rows have no time and are left out\n", w.Skipped())
+	}
+	if damage := store.Damaged(); damage != nil {
+		fmt.Fprintln(p.err, damage)
 	}
 	return errors.Join(err, out.Flush())
 }

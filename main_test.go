@@ -2,18 +2,28 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"kmp2mqtt/bridge/history"
+	"kmp2mqtt/kmp"
 	"kmp2mqtt/kmp/diagnosis"
+	"kmp2mqtt/kmp/logbook"
+	"kmp2mqtt/kmp/sim"
 )
 
 func TestMain(m *testing.M) {
@@ -23,6 +33,7 @@ func TestMain(m *testing.M) {
 // TestScripts runs the verbs as a user does. Every script has a free port in PORT and may
 // wait with await for a port or a file.
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
@@ -40,7 +51,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("PORT", strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
 			return l.Close()
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"await": await, "status": status},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"await": await, "status": status, "history": keepRows},
 	})
 }
 
@@ -78,6 +89,195 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		if time.Now().After(deadline) {
 			ts.Fatalf("await: %v", err)
+		}
+	}
+}
+
+// keepRows keeps rows of two meters in a directory, as a bridge does, or with none the
+// names of the meters alone.
+func keepRows(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 || len(args) > 2 {
+		ts.Fatalf("usage: history DIR [none]")
+	}
+	store, err := history.Open(ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer store.Close()
+	ts.Check(store.SetName("4711", "house"))
+	if len(args) == 2 {
+		return
+	}
+	at := time.Date(2026, 11, 21, 0, 0, 0, 0, time.FixedZone("", 3600))
+	number := func(id uint16, unit kmp.Unit, mantissa int64, exponent int) []kmp.Register {
+		d, err := kmp.NewDecimal(mantissa, exponent)
+		ts.Check(err)
+		r, err := kmp.NewRegister(id, unit, d, 4)
+		ts.Check(err)
+		return []kmp.Register{r}
+	}
+	ts.Check(store.Append("4711", []logbook.Row{
+		{Log: kmp.LogDay, ID: 9, Time: at, Registers: number(60, kmp.UnitGJ, 227400, -3)},
+		{Log: kmp.LogHour, ID: 188, Time: at.Add(7 * time.Hour), Registers: append(number(60, kmp.UnitGJ, 227445, -3), number(68, kmp.UnitCubicMetre, 1000, -2)...)},
+		{Log: kmp.LogHour, ID: 189, Time: at.Add(8 * time.Hour), Correction: -90 * time.Second, Corrected: true, Registers: number(60, kmp.UnitGJ, 227450, -3)},
+	}))
+	ts.Check(store.Append("4712", []logbook.Row{
+		{Log: kmp.LogDay, ID: 1, Registers: number(68, kmp.UnitLitre, 5, 0)},
+		{Log: kmp.LogDay, ID: 2, Time: at, Registers: number(68, kmp.UnitLitre, 7, 0)},
+	}))
+}
+
+// A log that was interrupted has whole rows, says how to go on, and does so without a hole.
+func TestLogInterrupted(t *testing.T) {
+	const line = "sim://603?start=2026-11-21T07:30:00Z&tz=UTC"
+	args := []string{"log", line, "hour", "-since", "2026-11-17", "-json"}
+	var whole bytes.Buffer
+	if status := (program{out: &whole, err: io.Discard}).run(t.Context(), args); status != exitFine {
+		t.Fatalf("exit status %d", status)
+	}
+	ctx, interrupt := context.WithCancel(t.Context())
+	var begun, rest, said bytes.Buffer
+	p := program{out: writerFunc(func(b []byte) (int, error) { interrupt(); return begun.Write(b) }), err: &said}
+	if status := p.run(ctx, args); status != exitFailed {
+		t.Errorf("exit status %d", status)
+	}
+	hint := regexp.MustCompile(`(?s)^(\d+) rows; go on with (-since) (\S+)\nkmp2mqtt log: interrupted\n$`).FindStringSubmatch(said.String())
+	if hint == nil || hint[1] != strconv.Itoa(strings.Count(begun.String(), "\n")) {
+		t.Fatalf("%q after %q", said.String(), begun.String())
+	}
+	p = program{out: &rest, err: io.Discard}
+	if status := p.run(t.Context(), []string{"log", line, "hour", hint[2], hint[3], "-json"}); status != exitFine {
+		t.Errorf("exit status %d", status)
+	}
+	if rest.Len() == 0 || withoutCorrections(append(begun.Bytes(), rest.Bytes()...)) != withoutCorrections(whole.Bytes()) {
+		t.Errorf("%d bytes, then %d, of %d", begun.Len(), rest.Len(), whole.Len())
+	}
+
+	// The same in a file, which was cut off in the middle of a line besides.
+	for _, format := range []string{"-json", "-csv"} {
+		name := filepath.Join(t.TempDir(), "rows")
+		args := []string{"log", line, "hour", "-since", "2026-11-17", format, "-registers", "energy"}
+		whole.Reset()
+		if status := (program{out: &whole, err: io.Discard}).run(t.Context(), args); status != exitFine {
+			t.Fatalf("exit status %d", status)
+		}
+		for _, n := range []int{0, 50, whole.Len() / 2, whole.Len() - 1} {
+			if err := os.WriteFile(name, whole.Bytes()[:n], 0o600); err != nil {
+				t.Fatal(err)
+			}
+			said.Reset()
+			if status := (program{out: io.Discard, err: &said}).run(t.Context(), append(slices.Clone(args), "-out", name)); status != exitFine {
+				t.Errorf("exit status %d: %s", status, said.String())
+			}
+			if got, err := os.ReadFile(name); err != nil || withoutCorrections(got) != withoutCorrections(whole.Bytes()) {
+				t.Errorf("%s of %d bytes: %d, want %d, %v", format, n, len(got), whole.Len(), err)
+			}
+		}
+	}
+}
+
+// withoutCorrections are rows without what the clocks of this machine and of a meter that
+// lives at another time are apart.
+func withoutCorrections(rows []byte) string {
+	return regexp.MustCompile(`("correction_s":|Z,)-?\d+,`).ReplaceAllString(string(rows), "")
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+// A line that was pulled out cannot be read or opened; the meter lives on.
+func TestPlug(t *testing.T) {
+	meter, err := sim.New(sim.Config{Model: "403"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := plug{meter: meter}
+	for range 2 {
+		line, err := g.dial(t.Context(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn := kmp.NewConn(line, kmp.Options{})
+		if _, err := conn.GetSerialNo(t.Context(), kmp.HeatMeter); err != nil {
+			t.Error(err)
+		}
+		g.pull()
+		if _, err := conn.GetSerialNo(t.Context(), kmp.HeatMeter); err == nil || errors.Is(err, kmp.ErrNoReply) {
+			t.Errorf("pulled out: %v", err)
+		}
+		if _, err := g.dial(t.Context(), ""); !errors.Is(err, errUnplugged) {
+			t.Errorf("pulled out: %v", err)
+		}
+		conn.Close()
+		g.pull()
+	}
+}
+
+// The demo shows the hours of its meter as they pass, and exports them while it runs; its
+// line is pulled out and put back by somebody at the keyboard.
+func TestDemo(t *testing.T) {
+	t.Parallel()
+	ctx, end := context.WithCancel(t.Context())
+	keyboard, keys := io.Pipe()
+	defer keys.Close()
+	defer end()
+	demo := new(transcript)
+	ended := make(chan int, 1)
+	go func() { ended <- program{out: demo, err: demo, keys: keyboard}.run(ctx, []string{"demo"}) }()
+	press := func() {
+		if _, err := io.WriteString(keys, "\n"); err != nil {
+			t.Error(err)
+		}
+	}
+	dir := demo.await(t, `DATA_DIR=(\S+) `)
+	demo.await(t, `(?m)^kmp2mqtt/house (\{.*"energy_gj":.*)$`)
+	demo.await(t, `(?m)^kmp2mqtt/house/history (\{"log":"hour","id":1,.*)$`)
+	press()
+	demo.await(t, `The (line is unplugged)\.`)
+	demo.await(t, `cannot open the line.*(the line is unplugged; Enter plugs it back in)`)
+	press()
+	demo.await(t, `The (line is plugged in again)`)
+	demo.await(t, `(line is open again)`)
+	var rows, said bytes.Buffer
+	if status := (program{out: &rows, err: &said}).run(t.Context(), []string{"export", "-json", "-data", dir}); status != exitFine {
+		t.Errorf("export: exit status %d, %s", status, said.String())
+	}
+	if want := `{"serial":"80123456","meter":"house","log":"hour","id":1,"time":"`; !strings.HasPrefix(rows.String(), want) {
+		t.Errorf("%q", rows.String())
+	}
+	end()
+	if status := <-ended; status != exitFailed && status != exitFine {
+		t.Errorf("exit status %d", status)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s is still there: %v", dir, err)
+	}
+}
+
+// transcript is what a program writes while it runs.
+type transcript struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (r *transcript) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.text.Write(p)
+}
+
+// await waits until the text has an expression, and returns the group in it.
+func (r *transcript) await(t *testing.T, expression string) string {
+	t.Helper()
+	wanted := regexp.MustCompile(expression)
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		r.mu.Lock()
+		found, text := wanted.FindSubmatch(r.text.Bytes()), r.text.String()
+		r.mu.Unlock()
+		if found != nil {
+			return string(found[1])
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no %s in\n%s", expression, text)
 		}
 	}
 }

@@ -233,6 +233,10 @@ type database struct {
 
 // openDB opens a file that exists. It waits for the lock as long as patience says.
 func openDB(name string, readOnly bool) (*database, error) {
+	return openDBWithin(name, readOnly, patience)
+}
+
+func openDBWithin(name string, readOnly bool, patience time.Duration) (*database, error) {
 	for start := time.Now(); ; time.Sleep(pace) {
 		db := new(database)
 		err := guard(func() (err error) {
@@ -282,7 +286,8 @@ func (db *database) close(err error) error {
 		return guard(db.DB.Close)
 	}
 	if db.f != nil {
-		_ = db.f.Close() // closed already, as a rule
+		unlock(db.f)
+		_ = db.f.Close() // it may be closed already
 	}
 	return nil
 }
@@ -352,14 +357,14 @@ func (s *Store) build(write func(put func(key, payload []byte) error) error) (na
 		return "", 0, err
 	}
 	name = f.Name()
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name()) // gives a full disk its space back; the first error is the one to tell
+		}
+	}()
 	if err := f.Close(); err != nil {
 		return "", 0, err
 	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(name) // gives a full disk its space back; the first error is the one to tell
-		}
-	}()
 	db, err := openDB(name, false)
 	if err != nil {
 		return "", 0, err

@@ -52,7 +52,7 @@ func Clock(ctx context.Context, src Source) (ClockReading, error) {
 			continue
 		}
 		if err != nil && shortest >= 0 {
-			return best, nil //nolint:nilerr // what is known will do
+			return best, nil // what is known will do
 		} else if err != nil {
 			return ClockReading{}, fmt.Errorf("logbook: clock: %w", err)
 		}

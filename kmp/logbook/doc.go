@@ -14,6 +14,12 @@
 // rows: that is a hole in time and never one in the ids. A log has a depth: the
 // oldest rows make room for new ones.
 //
+// The logs of a 303, 403, 603 or 803 are read by the logger command, B8; the hour log in a
+// logger module of a 601, or in an 801, by commands A0 to A3: a [Source] whose address is
+// [kmp.LoggerTop] or [kmp.LoggerBase] says so. A module counts its rows with 16 bits, and a
+// [Row] goes on counting from the one before. For a reader without one before, numbers
+// begin anew with what the module has: keep the last row.
+//
 // # Time
 //
 // A row holds the time at which it was written, by the meter's own clock and in one

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -62,11 +63,10 @@ func (r *Reader) join(part *page, p kmp.LogPage, group []uint16) error {
 	if part.rows == nil {
 		part.rows, part.bottom = p.Rows, p.Info&kmp.LogAtOldest != 0
 	} else {
-		if len(p.Rows) < len(part.rows) {
-			part.rows, part.bottom = part.rows[:len(p.Rows)], false
-		}
-		for i := range part.rows {
-			part.rows[i].Registers = append(part.rows[i].Registers, p.Rows[i].Registers...)
+		part.keep(p.Rows)
+		if len(part.rows) == 0 {
+			r.part = nil
+			return nil
 		}
 	}
 	part.count = len(part.rows)
@@ -86,6 +86,23 @@ func (r *Reader) join(part *page, p kmp.LogPage, group []uint16) error {
 		return nil
 	}
 	return r.whole(part, p.Info)
+}
+
+// keep adds the registers of more rows, and keeps the rows that are in both.
+func (p *page) keep(more []kmp.LogRow) {
+	for len(more) > 0 && len(p.rows) > 0 && more[0].ID != p.rows[0].ID {
+		if more[0].ID > p.rows[0].ID {
+			more = more[1:]
+		} else {
+			p.rows = p.rows[1:]
+		}
+	}
+	if len(more) < len(p.rows) {
+		p.rows, p.bottom = p.rows[:len(more)], false
+	}
+	for i := range p.rows {
+		p.rows[i].Registers = append(p.rows[i].Registers, more[i].Registers...)
+	}
 }
 
 // whole takes in a page that is complete.
@@ -134,7 +151,7 @@ func (r *Reader) arrived(p *page) error {
 			return nil
 		}
 		r.suspects = nil
-		return r.wrap(ErrUnsteady)
+		return fmt.Errorf("%w: %s log", ErrUnsteady, r.log)
 	}
 	r.suspects = nil
 	r.held = append(rows, r.held...)

@@ -51,6 +51,7 @@ type Reader struct {
 	part     *page   // some registers of it are yet to be read
 	suspects [][]Row // the same rows, which look wrong and are read again
 	renewed  bool    // the newest id went back, once
+	turned   int     // how often in a row a module had no rows since a time
 	refused  int     // answers in a row without the rows asked for
 	lost     []idRun // not told yet
 }
@@ -69,6 +70,9 @@ func NewReader(src Source, log kmp.LogType, r Range) *Reader {
 	if r.Known {
 		n.next = int64(r.After) + 1
 		n.last = Row{Log: log, ID: r.After, Time: r.AfterTime}
+	}
+	if n.inModule() {
+		n.absent = []uint16{regDateTime} // younger than they are
 	}
 	n.choose()
 	return n
@@ -142,6 +146,8 @@ func (r *Reader) Next(ctx context.Context) ([]Row, error) {
 	switch {
 	case r.over:
 		return nil, io.EOF
+	case r.inModule():
+		err = r.nextRecords(ctx)
 	case r.config == nil && (r.want.Registers == nil || r.picky):
 		err = r.configure(ctx)
 	case r.part != nil:
@@ -203,6 +209,15 @@ func (r *Reader) send(ctx context.Context, q request) (p kmp.LogPage, ok bool, e
 	if len(p.Rows) == 0 {
 		return p, !r.refuses(p.Info), nil
 	}
+	r.noteRows(p)
+	if p.Info&kmp.LogMore != 0 && len(p.Rows) < q.rows {
+		r.fit.cut(q.ids, len(p.Rows))
+	}
+	return p, true, nil
+}
+
+// noteRows learns from what came.
+func (r *Reader) noteRows(p kmp.LogPage) {
 	r.came = true
 	if !r.dateTime && find(p.Rows[0].Registers, regDateTime) != nil {
 		r.dateTime = true
@@ -210,15 +225,11 @@ func (r *Reader) send(ctx context.Context, q request) (p kmp.LogPage, ok bool, e
 	}
 	r.fit.came(p.Rows[0].Registers)
 	r.learnStep(p.Rows)
-	if p.Info&kmp.LogMore != 0 && len(p.Rows) < q.rows {
-		r.fit.cut(q.ids, len(p.Rows))
-	}
 	if p.First == p.Newest {
 		if t, _ := r.timeOf(p.Rows[0].Registers); !t.IsZero() {
 			r.newestTime = t
 		}
 	}
-	return p, true, nil
 }
 
 // failed says what becomes of a request without an answer.
@@ -242,6 +253,9 @@ func (r *Reader) wrap(err error) error { return fmt.Errorf("logbook: %s log: %w"
 // doubt finds out what the silence of a meter means that has answered no logger command
 // yet: that it is not there, has no such log, or did not like the request.
 func (r *Reader) doubt(ctx context.Context, silence error) error {
+	if r.inModule() {
+		return r.doubtModule(ctx, silence)
+	}
 	if _, err := r.src.Conn.GetSerialNo(ctx, r.src.Address); ctx.Err() != nil {
 		return r.wrap(err)
 	} else if err != nil {
@@ -327,7 +341,11 @@ func (r *Reader) noRows(q request, info kmp.LogInfo) error {
 // register 348, which is asked for in any case: the rows may be of several formats.
 func (r *Reader) choose() {
 	wanted := r.want.Registers
-	if wanted == nil && r.config != nil {
+	switch {
+	case wanted != nil:
+	case r.inModule():
+		wanted = moduleRegisters
+	case r.config != nil:
 		wanted = r.config.Registers
 	}
 	inLog := func(id uint16) bool { return r.config == nil || slices.Contains(r.config.Registers, id) }

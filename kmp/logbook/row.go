@@ -27,7 +27,7 @@ type Row struct {
 // Source is a meter whose log is read.
 type Source struct {
 	Conn    *kmp.Conn
-	Address kmp.Address
+	Address kmp.Address    // of the meter, or of a logger module in it
 	Zone    *time.Location // where the meter's clock is at home; nil: UTC
 }
 

@@ -29,6 +29,9 @@
 // 1003, 348) moves between the steps of the grid. It shows standard time, as meters
 // do; register 348 adds daylight saving time and says so.
 //
+// Time comes from package time alone, so the whole simulation runs on the fake clock
+// of testing/synctest.
+//
 // # The logs
 //
 // The logs of years, months, days, hours and minutes go by the meter's own clock, which
@@ -46,9 +49,6 @@
 // A log costs nothing until somebody asks for it. Then the meter lives through its life
 // again, which takes some ten milliseconds, and keeps the log from there on: some 120 KB
 // for the hours of a 603.
-//
-// Time comes from package time alone, so the whole simulation runs on the fake clock
-// of testing/synctest.
 //
 // # The line
 //
