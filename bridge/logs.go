@@ -180,7 +180,7 @@ func (d *device) logsWanted(now, last time.Time) bool {
 	if d.cfg.History == HistoryHour && v.looked && v.speed == 0 {
 		return now.Sub(v.clock.At) >= clockSettles
 	}
-	if now.Before(v.nextRow()) {
+	if v.looked && now.Before(v.nextRow()) { // before that the meter's clock is not known: it may be years ahead
 		return false
 	}
 	missed := time.Duration(float64(now.Sub(last)) * v.rate())
