@@ -1000,25 +1000,42 @@ func (p program) log(ctx context.Context, args []string) error {
 		w = logbook.NewWriter(f, format)
 		w.Continue(tail.Keys)
 	}
-	src := logbook.Source{Conn: c, Address: m.Address, Zone: zone(m)}
-	n, last, err := p.copyLog(ctx, src, logbook.NewReader(src, log, want), func(rows []logbook.Row) error {
-		return w.Write(from, rows...)
-	})
+	model, _ := catalog.ModelByName(id.model)
+	addresses := []kmp.Address{m.Address}
+	if model.Logs == catalog.LogsInModule && m.Address == kmp.HeatMeter {
+		addresses = []kmp.Address{kmp.LoggerTop, kmp.LoggerBase}
+	}
+	clock, clockErr := logbook.Clock(ctx, logbook.Source{Conn: c, Address: m.Address, Zone: zone(m)})
+	var n int
+	var last logbook.Row
+	for _, address := range addresses {
+		r := logbook.NewReader(logbook.Source{Conn: c, Address: address, Zone: zone(m)}, log, want)
+		n, last, err = p.copyLog(ctx, r, func(rows []logbook.Row) error {
+			if clockErr == nil {
+				clock.Correct(rows)
+			}
+			return w.Write(from, rows...)
+		})
+		if !errors.Is(err, logbook.ErrNoLogs) {
+			break
+		}
+	}
+	_, column := errors.AsType[*logbook.ColumnError](err)
 	switch {
 	case err == nil && n == 0:
 		fmt.Fprintf(p.err, "no rows of the %s log that are wanted and not there\n", log)
+	case errors.Is(err, logbook.ErrNoLogs) && model.Logs == catalog.LogsInModule:
+		err = fmt.Errorf("no logger module answers; a %s keeps its hour log, and no other, in one", model.Title)
+	case errors.Is(err, logbook.ErrNoLogs):
+		err = fmt.Errorf("the meter does not answer when it is asked for its %s log: it has none, or none that can be read this way; kmp2mqtt read shows what it counts now", log)
+	case errors.Is(err, logbook.ErrRestarted), *file != "" && column:
+		err = fmt.Errorf("%w; go on in another file", err)
 	case err != nil && *file != "":
 		fmt.Fprintf(p.err, "%d more rows are in %s; the same command goes on after them\n", n, *file)
 	case err != nil && n > 0:
 		fmt.Fprintf(p.err, "%d rows; go on with -since %s\n", n, last.Time.Add(time.Second).Format(time.RFC3339))
 	}
-	if !errors.Is(err, logbook.ErrNoLogs) {
-		return err
-	}
-	if model, _ := catalog.ModelByName(id.model); model.Logs == catalog.LogsInModule {
-		return fmt.Errorf("a %s keeps its logs in a logger module, if it has one; they cannot be read yet", model.Title)
-	}
-	return fmt.Errorf("the meter does not answer when it is asked for its %s log: it has none, or none that can be read this way; kmp2mqtt read shows what it counts now", log)
+	return err
 }
 
 // zone is where the clock of a meter is at home.
@@ -1044,24 +1061,20 @@ func openTail(name string, format logbook.Format, serial string, log kmp.LogType
 	return f, tail, nil
 }
 
-// copyLog hands the rows of a reader on, page by page, with what the meter's clock is off
-// by. It returns how many there were and the last one, also with an error.
-func (p program) copyLog(ctx context.Context, src logbook.Source, r *logbook.Reader, write func([]logbook.Row) error) (n int, last logbook.Row, err error) {
-	clock, clockErr := logbook.Clock(ctx, src)
+// copyLog hands the rows of a reader on, page by page. It returns how many there were and
+// the last one, also with an error.
+func (p program) copyLog(ctx context.Context, r *logbook.Reader, write func([]logbook.Row) error) (n int, last logbook.Row, err error) {
 	for {
 		rows, err := r.Next(ctx)
 		for from, to, ok := r.Lost(); ok; from, to, ok = r.Lost() {
 			fmt.Fprintf(p.err, "the meter has no longer the rows %d to %d\n", from, to)
 		}
+		if err == nil {
+			err = write(rows)
+		}
 		if errors.Is(err, io.EOF) {
 			return n, last, nil
 		} else if err != nil {
-			return n, last, err
-		}
-		if clockErr == nil {
-			clock.Correct(rows)
-		}
-		if err := write(rows); err != nil {
 			return n, last, err
 		}
 		if n += len(rows); len(rows) > 0 {
