@@ -187,10 +187,7 @@ func (s *Store) transact(write bool, f func(*records) error) (fs.FileInfo, error
 	if err != nil {
 		return nil, fmt.Errorf("history: %w", err)
 	}
-	info, err := os.Stat(s.file())
-	if err != nil {
-		return nil, nil // it is looked at again next time
-	}
+	info, _ := os.Stat(s.file()) // nil: it is checked next time
 	return info, nil
 }
 

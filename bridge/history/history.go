@@ -125,13 +125,13 @@ func (s *Store) Append(serial string, rows []logbook.Row) error {
 	if s == nil || len(rows) == 0 {
 		return nil
 	}
-	if err := checkText("serial number", serial, maxText); err != nil {
+	if err := checkText("serial number", serial); err != nil {
 		return err
 	}
 	encoded := make([][]byte, len(rows))
 	for i, row := range rows {
 		var err error
-		if encoded[i], err = appendRow(nil, row); err != nil {
+		if encoded[i], err = encodeRow(row); err != nil {
 			return err
 		}
 	}
@@ -273,7 +273,7 @@ func (s *Store) Position(consumer, serial string, log kmp.LogType) (id uint32, o
 		if err != nil || !there {
 			return err
 		}
-		_, id, err = decodePosition(payload)
+		id, err = decodePosition(payload)
 		ok = err == nil
 		return err
 	})
@@ -286,7 +286,7 @@ func (s *Store) SetPosition(consumer, serial string, log kmp.LogType, id uint32)
 	if s == nil {
 		return nil
 	}
-	if err := errors.Join(checkText("serial number", serial, maxText), checkText("consumer", consumer, maxText)); err != nil {
+	if err := errors.Join(checkText("serial number", serial), checkText("consumer", consumer)); err != nil {
 		return err
 	}
 	return s.run(true, func(r *records) error {
@@ -300,7 +300,7 @@ func (s *Store) SetPosition(consumer, serial string, log kmp.LogType, id uint32)
 			return err
 		}
 		if there {
-			switch _, old, err := decodePosition(payload); {
+			switch old, err := decodePosition(payload); {
 			case err != nil:
 				return err
 			case old == id:
@@ -317,7 +317,7 @@ func (s *Store) Restart(serial string, log kmp.LogType) error {
 	if s == nil {
 		return nil
 	}
-	if err := checkText("serial number", serial, maxText); err != nil {
+	if err := checkText("serial number", serial); err != nil {
 		return err
 	}
 	return s.run(true, func(r *records) error {
@@ -340,7 +340,7 @@ func (s *Store) SetName(serial, name string) error {
 	if s == nil {
 		return nil
 	}
-	if err := checkText("serial number", serial, maxText); err != nil {
+	if err := checkText("serial number", serial); err != nil {
 		return err
 	}
 	if len(name) > maxName {
@@ -353,7 +353,7 @@ func (s *Store) SetName(serial, name string) error {
 			return err
 		}
 		if there {
-			switch _, old, err := decodeName(payload); {
+			switch old, err := decodeName(payload); {
 			case err != nil:
 				return err
 			case old == name:
@@ -384,7 +384,7 @@ func (s *Store) Meters() (meters []Meter, err error) {
 		})
 		if err == nil {
 			err = r.each(kindName, func(k key, payload []byte) error {
-				_, name, err := decodeName(payload)
+				name, err := decodeName(payload)
 				if err == nil && name != "" {
 					at(k.serial).Name = name
 				}
@@ -405,12 +405,12 @@ func (s *Store) Meters() (meters []Meter, err error) {
 }
 
 // checkText says what is wrong with a text that is part of a key.
-func checkText(what, text string, most int) error {
+func checkText(what, text string) error {
 	switch {
 	case text == "":
 		return fmt.Errorf("history: %s: empty", what)
-	case len(text) > most:
-		return fmt.Errorf("history: %s: %d bytes, at most %d", what, len(text), most)
+	case len(text) > maxText:
+		return fmt.Errorf("history: %s: %d bytes, at most %d", what, len(text), maxText)
 	case !utf8.ValidString(text):
 		return fmt.Errorf("history: %s: %q is no text", what, text)
 	}

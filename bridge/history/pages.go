@@ -290,9 +290,9 @@ func decodeRecord(b, value []byte) (k key, payload []byte, err error) {
 	case kindLog:
 		_, err = decodeLogState(payload)
 	case kindName:
-		_, _, err = decodeName(payload)
+		_, err = decodeName(payload)
 	case kindPosition:
-		_, _, err = decodePosition(payload)
+		_, err = decodePosition(payload)
 	case kindRow:
 		_, err = decodeRow(k.log, k.id, payload)
 	}

@@ -155,20 +155,22 @@ func appendPosition(b []byte, tx uint64, id uint32) []byte {
 	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(b, tx), id)
 }
 
-func decodePosition(b []byte) (tx uint64, id uint32, err error) {
+func decodePosition(b []byte) (id uint32, err error) {
 	c := cutter{b: b}
-	tx, id = c.uint64(), c.uint32()
-	return tx, id, c.end()
+	c.cut(8)
+	id = c.uint32()
+	return id, c.end()
 }
 
 func appendName(b []byte, tx uint64, name string) []byte {
 	return append(binary.BigEndian.AppendUint64(b, tx), name...)
 }
 
-func decodeName(b []byte) (tx uint64, name string, err error) {
+func decodeName(b []byte) (name string, err error) {
 	c := cutter{b: b}
-	tx, name = c.uint64(), string(c.rest())
-	return tx, name, c.end()
+	c.cut(8)
+	name = string(c.rest())
+	return name, c.end()
 }
 
 // Bits of the first byte of a row.
@@ -177,18 +179,15 @@ const (
 	corrected             // the correction in nanoseconds (varint) follows
 )
 
-// registerHeader is the length of what stands before a value: id, unit, NoB, SiEx.
-const registerHeader = 5
-
 // maxRow is the longest payload of a row in bytes: some thousand registers.
 const maxRow = 32 << 10
 
-// appendRow appends the payload of a row: all but the log and the id, which the key has.
+// encodeRow gives the payload of a row: all but the log and the id, which the key has.
 // The registers stand as on the wire, in the answer to GetRegister (5512-447 section
-// 6.2.4), but as many as there are. A value of more than 255 bytes and a
-// row of more than maxRow are errors.
-func appendRow(b []byte, row logbook.Row) ([]byte, error) {
-	b = append(b, flag(!row.Time.IsZero(), hasTime)|flag(row.Corrected, corrected))
+// 6.2.4), but as many as there are. A value of more than 255 bytes and a row of more
+// than maxRow are errors.
+func encodeRow(row logbook.Row) ([]byte, error) {
+	b := []byte{flag(!row.Time.IsZero(), hasTime) | flag(row.Corrected, corrected)}
 	if !row.Time.IsZero() {
 		_, offset := row.Time.Zone()
 		b = binary.AppendVarint(b, row.Time.Unix())
@@ -212,7 +211,7 @@ func appendRow(b []byte, row logbook.Row) ([]byte, error) {
 	return b, nil
 }
 
-// decodeRow is the reverse of appendRow. The row has its own memory.
+// decodeRow is the reverse of encodeRow. The row has its own memory.
 func decodeRow(log kmp.LogType, id uint32, payload []byte) (logbook.Row, error) {
 	row := logbook.Row{Log: log, ID: id}
 	c := cutter{b: payload}
@@ -268,7 +267,6 @@ func (c *cutter) cut(n int) []byte {
 func (c *cutter) byte() byte     { return c.cut(1)[0] }
 func (c *cutter) uint16() uint16 { return binary.BigEndian.Uint16(c.cut(2)) }
 func (c *cutter) uint32() uint32 { return binary.BigEndian.Uint32(c.cut(4)) }
-func (c *cutter) uint64() uint64 { return binary.BigEndian.Uint64(c.cut(8)) }
 func (c *cutter) rest() []byte   { return c.cut(len(c.b)) }
 
 func (c *cutter) varint() int64 {
