@@ -34,6 +34,9 @@ func stamp(t testing.TB, row kmp.LogRow) time.Time {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if date == nil || clock == nil {
+		t.Fatalf("row %d has no time", row.ID)
+	}
 	s, err := time.Parse(time.DateTime, date.String()+" "+clock.String())
 	if err != nil {
 		t.Fatal(err)
@@ -331,6 +334,24 @@ func TestLogReplace(t *testing.T) {
 		}
 		if got, _ := value(t, rows[0], 1004).Decimal(); got.String() != "1" {
 			t.Errorf("hour counter %s", got)
+		}
+	})
+}
+
+// A meter that takes the old one's place just before its clock begins the month knows
+// nothing of the month that ended.
+func TestLogReplaceAtTheEndOfAMonth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMeter(t, Config{Start: time.Date(2026, 12, 31, 23, 0, 0, 0, time.UTC), ClockOffset: -10 * time.Minute})
+		time.Sleep(65 * time.Minute) // the house is in the new year, the clock shows 23:55
+		m.Replace(7)
+		time.Sleep(10 * time.Minute)
+		rows := m.Log(kmp.LogMonth)
+		if len(rows) != 1 || stamp(t, rows[0]).Format(time.DateTime) != "2027-01-01 00:00:00" {
+			t.Fatalf("%v", rows)
+		}
+		if v, err := value(t, rows[0], 142).Value(); v != nil || err != nil {
+			t.Errorf("the largest power is of %v, %v", v, err)
 		}
 	})
 }
