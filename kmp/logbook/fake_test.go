@@ -26,6 +26,7 @@ type fake struct {
 	silent    bool   // does not tell by flags why an answer is short
 	strict    bool   // no row for an offset beyond the oldest one
 	picky     bool   // no rows when a register is not in the log, but a flag
+	reversed  bool   // takes a time with the year last
 	most      int    // registers in an answer; 0: all
 	grows     int    // one answer in so many comes after a new row; 0: none
 	glitches  int    // one answer in so many has a wrong value; 0: none
@@ -106,6 +107,10 @@ func (f *fake) answer(m kmp.Message) kmp.Answer {
 	switch q := m.(type) {
 	case *kmp.GetSerialNoRequest:
 		return &kmp.GetSerialNoAnswer{SerialNo: 1}
+	case *kmp.GetEventStatusRequest:
+		return &kmp.GetEventStatusAnswer{}
+	case *kmp.LogRecordsRequest:
+		return f.records(q)
 	case *kmp.LogConfigRequest:
 		return &kmp.LogConfigAnswer{LogConfig: kmp.LogConfig{Log: q.Log, Depth: uint16(f.depth), Registers: f.config}}
 	case *kmp.LogByIDRequest:
@@ -187,6 +192,69 @@ func (f *fake) page(log kmp.LogType, from int64, entries int, ids []uint16) kmp.
 		p.Info &= kmp.LogOutOfRange | kmp.LogUnsupported | kmp.LogCut
 	}
 	return p
+}
+
+// records are the rows of a module from an id or a time on.
+func (f *fake) records(q *kmp.LogRecordsRequest) kmp.Answer {
+	a := &kmp.LogRecordsAnswer{Kind: q.Kind, LogRecords: kmp.LogRecords{LogID: q.LogID}}
+	if len(f.rows) == 0 {
+		a.Info = kmp.RecordsEmpty
+		return a
+	}
+	a.Newest = uint16(f.newest())
+	var rows []fakeRow
+	for i, row := range f.rows {
+		at, _ := timeOf(row.registers, time.UTC, false)
+		wanted := time.Date(q.Time.Date.Year, time.Month(q.Time.Date.Month), q.Time.Date.Day, q.Time.Clock.Hour, q.Time.Clock.Minute, q.Time.Clock.Second, 0, time.UTC)
+		if q.Kind == kmp.CmdGetLogIDPresent && int16(uint16(row.id)-q.Record) >= 0 ||
+			q.Kind == kmp.CmdGetLogTimePresent && q.TimeReversed == f.reversed && !at.Before(wanted) {
+			rows = f.rows[i:]
+			break
+		}
+	}
+	if len(rows) == 0 {
+		a.Info = kmp.RecordsOutOfRange
+	}
+	size := 8
+	for i, row := range rows {
+		if i == int(q.Records) {
+			break
+		}
+		size += 2
+		var registers []kmp.Register
+		for _, id := range q.IDs {
+			if r := find(row.registers, id); r != nil {
+				registers = append(registers, kmp.Register{ID: r.ID, Unit: r.Unit, SiEx: r.SiEx, Raw: slices.Clone(r.Raw)})
+				size += len(r.Raw)
+				if i == 0 {
+					size += 5
+				}
+			}
+		}
+		if len(registers) == 0 {
+			break
+		}
+		if size > min(int(q.MaxLength), f.buffer) {
+			a.Info |= kmp.RecordsMaxLength
+			break
+		}
+		a.Rows = append(a.Rows, kmp.LogRow{ID: row.id & 0xFFFF, Registers: registers})
+		if row.id == f.newest() {
+			a.Info |= kmp.RecordsEnd
+		}
+	}
+	if n := len(a.Rows); n > 0 && f.one(f.glitches) {
+		if i := f.chance.IntN(n); rows[i].id > f.spare {
+			f.spoil(a.Rows[i].Registers)
+		}
+	}
+	if f.silent && a.Info != 0 { // an answer of another form: two bytes too many
+		a.Rest = []byte{0, 0, 0, 0, byte(a.Newest >> 8), byte(a.Newest)}
+		if len(a.Rows) == 0 {
+			a.Rest = []byte{q.LogID}
+		}
+	}
+	return a
 }
 
 // spoil makes the time of a row one that cannot be.
@@ -362,7 +430,7 @@ func check(t *testing.T, f *fake, src Source) {
 			}
 			return
 		}
-		if err != nil && !errors.Is(err, kmp.ErrNoReply) {
+		if err != nil && !errors.Is(err, kmp.ErrNoReply) && !errors.Is(err, ErrUnsteady) {
 			t.Fatal(err)
 		}
 	}
@@ -403,4 +471,116 @@ func compare(t *testing.T, r *Reader, got Row, truth fakeRow, f *fake) {
 			t.Fatalf("row %d is %v, want %v", got.ID, got.Registers, must)
 		}
 	}
+}
+
+// The same for a logger module.
+func FuzzRecords(f *testing.F) {
+	for seed := range uint64(40) {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		onFake(t, seed, func(t *testing.T, f *fake, src Source) {
+			t.Helper()
+			src.Address = kmp.LoggerTop
+			n := func(most int) int { return f.chance.IntN(most + 1) }
+			f.depth = 20 + n(300)
+			f.buffer = 80 + n(170)
+			f.silent, f.reversed = n(2) == 0, n(2) == 0
+			f.lastTime = begin.Add(-time.Duration(n(400)) * time.Hour)
+			f.rows = []fakeRow{{id: uint32(n(200_000))}}
+			for range n(400) {
+				after := time.Hour
+				if n(30) == 0 {
+					after += time.Duration(n(100)) * time.Hour
+				}
+				f.add(after, formats[0])
+			}
+			f.rows = slices.DeleteFunc(f.rows, func(row fakeRow) bool { return row.registers == nil })
+			f.config = formats[0]
+			f.grows, f.glitches, f.fails = 5+n(20), 20+n(20), 10+n(40)
+			checkRecords(t, f, src)
+		})
+	})
+}
+
+func checkRecords(t *testing.T, f *fake, src Source) {
+	t.Helper()
+	want := Range{}
+	if f.chance.IntN(3) > 0 {
+		want.Registers = []uint16{60, 104, 101, 999, 100, 103, 102, 105, 106, 107, 108}[:f.chance.IntN(12)]
+	}
+	next, began := uint32(0), false
+	if len(f.rows) > 0 {
+		next = f.oldest()
+		if f.chance.IntN(2) == 0 {
+			want.Known = true
+			want.After = f.oldest() + uint32(f.chance.IntN(len(f.rows)))
+			next = want.After + 1
+		}
+	}
+	f.spare = next + 25
+	r := NewReader(src, kmp.LogHour, want)
+	shift := uint32(0) // without a row before, ids begin with the 16 bits that come
+	truth := map[uint32]fakeRow{}
+	note := func() {
+		for _, row := range f.rows {
+			truth[row.id] = row
+		}
+	}
+	for range 20_000 {
+		note()
+		rows, err := r.Next(t.Context())
+		note()
+		if !want.Known && !began && len(rows) > 0 {
+			shift = f.oldest() - f.oldest()&0xFFFF
+			for shift > 0 && rows[0].ID+shift > f.newest() {
+				shift -= 0x10000
+			}
+			if next = rows[0].ID + shift; next > f.oldest()+3 {
+				t.Fatalf("begins with %d, the oldest is %d", next, f.oldest())
+			}
+		}
+		for from, to, ok := r.Lost(); ok; from, to, ok = r.Lost() {
+			if from+shift != next || to+shift >= f.oldest() {
+				t.Fatalf("%d to %d are said to be lost, want %d on, before %d", from, to, next, f.oldest())
+			}
+			next = to + shift + 1
+		}
+		for _, row := range rows {
+			began = true
+			if row.ID += shift; row.ID != next {
+				t.Fatalf("row %d, want %d", row.ID, next)
+			}
+			next++
+			wanted := truth[row.ID]
+			if want.Registers == nil { // those that may be in a module
+				wanted.registers = slices.DeleteFunc(slices.Clone(wanted.registers), func(r kmp.Register) bool {
+					return !isTime(r.ID) && !slices.Contains(moduleRegisters, r.ID)
+				})
+			}
+			at, _ := timeOf(wanted.registers, time.UTC, false)
+			if !row.Time.Equal(at) {
+				t.Fatalf("row %d is from %s, want %s", row.ID, row.Time, at)
+			}
+			for _, register := range wanted.registers {
+				got := find(row.Registers, register.ID)
+				if asked := want.Registers == nil || slices.Contains(want.Registers, register.ID); asked == (got == nil) && !isTime(register.ID) {
+					t.Fatalf("row %v, want %v of %v", row, wanted, want.Registers)
+				}
+				if got != nil && !sameRegister(*got, register) {
+					t.Fatalf("row %v, want %v", row, wanted)
+				}
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			if newest, ok := r.Newest(); ok && next != newest+shift+1 || began && f.newest()-next > 1 && next != f.newest()+1 {
+				t.Fatalf("ends before %d, the newest is %d, in truth %d", next, newest+shift, f.newest())
+			}
+			return
+		}
+		if err != nil && !errors.Is(err, kmp.ErrNoReply) && !errors.Is(err, ErrUnsteady) {
+			t.Fatal(err)
+		}
+	}
+	t.Fatal("no end")
 }

@@ -78,7 +78,7 @@ func (r *Reader) join(part *page, p kmp.LogPage, group []uint16) error {
 	case p.Info&kmp.LogCut != 0 && len(came) > 0: // there was no room for them
 		r.fit.fewer(len(came))
 		part.todo = append(missing, part.todo...)
-	case p.First == p.Newest:
+	case p.First == p.Newest || r.inModule(): // whose log has one format
 		r.absent = append(r.absent, slices.DeleteFunc(missing, isTime)...)
 		r.choose()
 	}

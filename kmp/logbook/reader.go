@@ -51,6 +51,7 @@ type Reader struct {
 	part     *page   // some registers of it are yet to be read
 	suspects [][]Row // the same rows, which look wrong and are read again
 	renewed  bool    // the newest id went back, once
+	more     bool    // there may be newer rows in the module than newest
 	turned   int     // how often in a row a module had no rows since a time
 	refused  int     // answers in a row without the rows asked for
 	lost     []idRun // not told yet

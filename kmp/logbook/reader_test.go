@@ -31,6 +31,7 @@ type bed struct {
 	*testing.T
 	meter *sim.Meter
 	src   Source
+	most  int // requests in one Next
 }
 
 // onMeter runs a test with a meter whose clock is right unless cfg says otherwise, at a
@@ -52,7 +53,7 @@ func onMeter(t *testing.T, cfg sim.Config, opts kmp.Options, test func(b *bed)) 
 		}
 		conn := kmp.NewConn(meter.Line(t.Context()), opts)
 		defer conn.Close()
-		test(&bed{t, meter, Source{Conn: conn, Address: kmp.HeatMeter, Zone: zone}})
+		test(&bed{T: t, meter: meter, src: Source{Conn: conn, Address: kmp.HeatMeter, Zone: zone}})
 	})
 }
 
@@ -93,7 +94,9 @@ func (b *bed) all(r *Reader) (rows []Row) {
 func (b *bed) read(r *Reader, errs int) (rows []Row, err error) {
 	b.Helper()
 	for range 10_000 {
+		sent := b.requests()
 		got, err := r.Next(b.Context())
+		b.most = max(b.most, b.requests()-sent)
 		if err != nil && len(got) > 0 {
 			b.Fatalf("%d rows and %v", len(got), err)
 		}
@@ -285,6 +288,9 @@ func TestRange(t *testing.T) {
 					want = want[:n]
 				}
 				b.equal(b.all(NewReader(b.src, kmp.LogHour, test.want)), want)
+				if b.most > 1 {
+					b.Errorf("%d requests at once", b.most)
+				}
 				if n := b.requests(); n > test.requests {
 					b.Errorf("%d requests for %d rows, want at most %d", n, len(want), test.requests)
 				}
@@ -615,4 +621,35 @@ func TestAgain(t *testing.T) {
 			b.Errorf("%d requests, and %d by one that knows nothing", known, fresh)
 		}
 	})
+}
+
+// The night when clocks are changed has as many rows as any other. A meter that tells
+// daylight saving time shows it; one that does not runs on.
+func TestClockChange(t *testing.T) {
+	for _, test := range []struct {
+		model  string
+		start  time.Time
+		digits []string
+	}{
+		{"603", time.Date(2026, 3, 29, 0, 0, 0, 0, time.UTC), []string{"03:00+02:00", "04:00+02:00", "05:00+02:00"}},
+		{"403", time.Date(2026, 3, 29, 0, 0, 0, 0, time.UTC), []string{"02:00+01:00", "03:00+01:00", "04:00+01:00"}},
+		{"603", time.Date(2026, 10, 24, 23, 0, 0, 0, time.UTC), []string{"02:00+02:00", "02:00+01:00", "03:00+01:00"}},
+		{"403", time.Date(2026, 10, 24, 23, 0, 0, 0, time.UTC), []string{"01:00+01:00", "02:00+01:00", "03:00+01:00"}},
+	} {
+		onMeter(t, sim.Config{Model: test.model, Start: test.start.In(berlin(t)), EmptyLogs: true}, kmp.Options{}, func(b *bed) {
+			time.Sleep(4 * time.Hour)
+			rows := b.all(NewReader(b.src, kmp.LogHour, Range{Registers: four}))
+			if len(rows) < 3 {
+				b.Fatalf("%d rows", len(rows))
+			}
+			for i, row := range rows {
+				if want := test.start.Add(time.Duration(i+1) * time.Hour); !row.Time.Equal(want) {
+					b.Errorf("%s: row %d is from %s, want %s", test.model, i, row.Time, want)
+				}
+				if i < len(test.digits) && row.Time.Format("15:04Z07:00") != test.digits[i] {
+					b.Errorf("%s: row %d is from %s, want %s", test.model, i, row.Time, test.digits[i])
+				}
+			}
+		})
+	}
 }

@@ -43,14 +43,14 @@ func (r *Reader) nextRecords(ctx context.Context) error {
 		part = &page{first: r.next, wanted: r.asked[r.times:], todo: r.asked}
 		if r.suspects != nil {
 			part.first = int64(r.suspects[len(r.suspects)-1][0].ID)
-		} else if r.next != none && r.looked && r.next > r.newest {
+		} else if r.next != none && r.looked && r.next > r.newest && !r.more {
 			r.looked = false
 			return io.EOF
 		}
 	}
 	group := r.group(part.todo)
 	rows := min(r.fit.rows(group), (maxAnswer-recordsHeader-registerHeader*len(group))/(recordHeader+r.fit.rowWidth(group)))
-	if r.looked && part.first != none {
+	if r.looked && part.first != none && !r.more {
 		rows = min(rows, int(r.newest-part.first+1))
 	}
 	if part.rows != nil {
@@ -82,6 +82,9 @@ func (r *Reader) readRecords(ctx context.Context, part *page, group []uint16, ro
 		return io.EOF
 	}
 	p, newest := pageOf(a, part.first)
+	if a.Rest != nil { // the newest id is not told
+		newest = max(newest, r.newest)
+	}
 	if newest < max(r.newest, r.next-1) || r.tooFar(p, part) {
 		return r.wentBack()
 	}
@@ -90,6 +93,7 @@ func (r *Reader) readRecords(ctx context.Context, part *page, group []uint16, ro
 		return r.noRecords(a, newest, part, group)
 	}
 	r.newest, r.looked, r.refused = newest, true, 0
+	r.more = a.Rest != nil && a.Info&kmp.RecordsEnd == 0
 	r.noteRows(p)
 	lowest := int64(p.Rows[len(p.Rows)-1].ID)
 	switch {
@@ -176,16 +180,17 @@ func (r *Reader) noRecords(a kmp.LogRecords, newest int64, part *page, group []u
 		r.turned = 0
 		return io.EOF
 	case newest < part.first && part.rows == nil:
-		r.newest, r.looked, r.suspects = newest, true, nil
+		r.newest, r.looked, r.more, r.suspects = newest, true, false, nil
 		return nil
 	case a.Info&kmp.RecordsMaxLength != 0 && r.fit.damaged(group, 1):
 		return nil
-	case a.Info == 0 && len(part.todo) > len(group): // the log has none of the group
+	case a.Info == 0 && (part.rows != nil || len(part.todo) > len(group)): // the log has none of the group
+		r.absent = append(r.absent, group...)
+		r.choose()
 		r.part = part
-		part.todo = part.todo[len(group):]
-		return nil
-	case a.Info == 0 && part.rows != nil:
-		part.todo = nil
+		if part.todo = part.todo[len(group):]; len(part.todo) > 0 {
+			return nil
+		}
 		return r.whole(part, 0)
 	}
 	r.part, r.suspects = nil, nil
