@@ -172,7 +172,7 @@ func check(f io.ReaderAt, size int64) error {
 	if root != 0 {
 		err = c.tree(root, 0, nil, nil, c.record)
 	} else {
-		err = c.leaf(inside, nil, nil, c.record)
+		err = ordered(inside, nil, nil, c.record)
 	}
 	switch {
 	case err != nil:
@@ -213,21 +213,20 @@ func (c *checker) tree(id uint64, depth int, low, high []byte, do func(element) 
 	case err != nil:
 		return err
 	case p.flags == flagLeaf:
-		if err := c.leaf(p, low, high, do); err != nil {
+		if err := ordered(p, low, high, do); err != nil {
 			return fmt.Errorf("page %d: %w", id, err)
 		}
 		return nil
 	case p.flags != flagBranch || p.count == 0 || depth == maxDepth:
 		return fmt.Errorf("page %d: not what it should be", id)
 	}
-	children := make([]element, p.count)
-	for i := range children {
-		e, ok := p.element(i)
-		if !ok || !between(e.key, low, high) {
-			return fmt.Errorf("page %d: element %d", id, i)
-		}
-		children[i] = e
-		low = append(bytes.Clone(e.key), 0)
+	var children []element
+	err = ordered(p, low, high, func(e element) error {
+		children = append(children, e)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("page %d: %w", id, err)
 	}
 	for i, e := range children {
 		next := high
@@ -241,24 +240,21 @@ func (c *checker) tree(id uint64, depth int, low, high []byte, do func(element) 
 	return nil
 }
 
-// leaf calls do with the elements of a leaf.
-func (c *checker) leaf(p page, low, high []byte, do func(element) error) error {
+// ordered calls do with the elements of a page, whose keys must ascend, not be below low
+// and, unless that is nil, be below high.
+func ordered(p page, low, high []byte, do func(element) error) error {
 	for i := range int(p.count) {
 		e, ok := p.element(i)
-		if !ok || !between(e.key, low, high) {
+		order := bytes.Compare(e.key, low)
+		if !ok || len(e.key) == 0 || order < 0 || order == 0 && i > 0 || high != nil && bytes.Compare(e.key, high) >= 0 {
 			return fmt.Errorf("element %d", i)
 		}
 		if err := do(e); err != nil {
 			return fmt.Errorf("element %d: %w", i, err)
 		}
-		low = append(bytes.Clone(e.key), 0)
+		low = e.key
 	}
 	return nil
-}
-
-// between reports whether low <= key < high; nil is no bound.
-func between(key, low, high []byte) bool {
-	return len(key) > 0 && bytes.Compare(key, low) >= 0 && (high == nil || bytes.Compare(key, high) < 0)
 }
 
 // record checks a record.
