@@ -241,7 +241,7 @@ func TestDemo(t *testing.T) {
 	if status := (program{out: &rows, err: &said}).run(t.Context(), []string{"export", "-json", "-data", dir}); status != exitFine {
 		t.Errorf("export: exit status %d, %s", status, said.String())
 	}
-	if want := `{"serial":"80123456","meter":"house","log":"hour","id":1,"time":"`; !strings.HasPrefix(rows.String(), want) {
+	if want := `{"log":"hour","id":1,"serial":"80123456","meter":"house","time":"`; !strings.HasPrefix(rows.String(), want) {
 		t.Errorf("%q", rows.String())
 	}
 	end()

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -453,40 +452,33 @@ func (f *feed) stop() {
 	}
 }
 
-// historyMessage is what a row of a meter's log becomes.
+// historyMessage is what a row of a meter's log becomes: a [logbook.AppendJSON] object, with
+// offsets added to the numbers with those keys.
 func historyMessage(t topics, meter, serial string, row logbook.Row, offsets map[string]kmp.Decimal) Message {
-	return Message{Topic: t.meter(meter, "history"), Payload: rowJSON(serial, row, offsets), Rank: RankHistory}
+	row.Registers = raisedRegisters(row.Registers, offsets)
+	payload := logbook.AppendJSON(nil, logbook.Origin{Serial: serial}, row)
+	return Message{Topic: t.meter(meter, "history"), Payload: payload, Rank: RankHistory}
 }
 
-// rowJSON is a row as an object: the log, the id, whose it is, the time as the meter's clock showed it, what
-// is to be added to it in whole seconds if that is any, then the registers with exactly the
-// meter's digits, null where they cannot be decoded. Offsets are added to the numbers with
-// those keys.
-func rowJSON(serial string, row logbook.Row, offsets map[string]kmp.Decimal) []byte {
-	b := append([]byte(nil), `{"log":`...)
-	b = append(b, encodeJSON(row.Log.String())...)
-	b = append(b, `,"id":`...)
-	b = strconv.AppendUint(b, uint64(row.ID), 10)
-	b = append(b, `,"serial":`...)
-	b = append(b, encodeJSON(serial)...)
-	b = append(b, `,"time":`...)
-	if row.Time.IsZero() {
-		b = append(b, "null"...)
-	} else {
-		b = strconv.AppendQuote(b, row.Time.Format(time.RFC3339))
+// raisedRegisters are registers with the offsets of their keys.
+func raisedRegisters(registers []kmp.Register, offsets map[string]kmp.Decimal) []kmp.Register {
+	if len(offsets) == 0 {
+		return registers
 	}
-	if s := int64(row.Correction.Round(time.Second) / time.Second); row.Corrected && s != 0 {
-		b = append(b, `,"correction_s":`...)
-		b = strconv.AppendInt(b, s, 10)
-	}
-	for _, r := range row.Registers {
+	registers = slices.Clone(registers)
+	for i, r := range registers {
 		v, err := numbers.Decode(r)
-		if err != nil {
-			v.Value = nil // the others are good
+		if _, ok := offsets[v.Key]; !ok || err != nil {
+			continue
 		}
-		b = appendMember(b, v.Key, raised(v, offsets))
+		registers[i].Raw = nil // unknown, unless the sum can be said
+		if sum, isNumber := raised(v, offsets).(kmp.Decimal); isNumber {
+			if sum, err := kmp.NewRegister(r.ID, r.Unit, sum, 0); err == nil {
+				registers[i] = sum
+			}
+		}
 	}
-	return append(b, '}')
+	return registers
 }
 
 // raised is a value with the offset of its key.

@@ -944,8 +944,8 @@ func TestFeedRowTooLarge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newFeedHouse(t)
 		rows := logRows(t, kmp.LogHour, 1, 3)
-		for range 3000 {
-			rows[1].Registers = append(rows[1].Registers, kmp.Register{ID: 9999, Unit: kmp.UnitASCII, Raw: []byte(strings.Repeat("x", 100))})
+		for i := range uint16(3000) {
+			rows[1].Registers = append(rows[1].Registers, kmp.Register{ID: 9999 + i, Unit: kmp.UnitASCII, Raw: []byte(strings.Repeat("x", 100))})
 		}
 		h.feed.is("1", "house", nil)
 		h.add("1", rows...)

@@ -60,10 +60,12 @@ type logVisits struct {
 	due      time.Time // of the next visit; zero: with a reading, or none is wanted
 	retry    time.Time // after a failure: not before
 	reader   *logbook.Reader
-	conn     *kmp.Conn // of reader
+	hours    *logbook.Reader // of the visits before: it knows what the hour log is like
+	conn     *kmp.Conn       // of reader
 	log      kmp.LogType
 	before   time.Time // the newest row that is kept; zero: none
 	fresh    bool      // reader has brought nothing yet
+	lost     bool      // the log no longer has rows that were missed, before those that come next
 	looked   bool      // in this run
 	failures int
 	failing  bool                 // the store does not take rows
@@ -240,6 +242,9 @@ func (p *poller) readPages(ctx context.Context, d *device) (ended bool, err erro
 			v.conn = p.conn
 		}
 		rows, err := v.reader.Next(ctx)
+		for _, _, lost := v.reader.Lost(); lost; _, _, lost = v.reader.Lost() {
+			v.lost = true
+		}
 		switch {
 		case errors.Is(err, io.EOF):
 			if p.endLog(d); v.reader == nil {
@@ -294,9 +299,14 @@ func (p *poller) openLog(d *device, r logbook.Range) error {
 		return err
 	}
 	r.After, r.Known, r.AfterTime, r.Registers = newest.ID, found, newest.Time, d.logRegisters()
-	address, _ := p.logSource(d)
-	v.reader = logbook.NewReader(logbook.Source{Conn: p.conn, Address: address, Zone: d.cfg.zone()}, v.log, r)
-	v.conn, v.fresh = p.conn, true
+	if v.log == kmp.LogHour && v.hours != nil {
+		v.reader = v.hours.Again(r)
+		v.reader.Retarget(p.conn)
+	} else {
+		address, _ := p.logSource(d)
+		v.reader = logbook.NewReader(logbook.Source{Conn: p.conn, Address: address, Zone: d.cfg.zone()}, v.log, r)
+	}
+	v.conn, v.fresh, v.lost = p.conn, true, false
 	if v.log == kmp.LogHour {
 		v.before = newest.Time // zero when there is none
 	}
@@ -307,10 +317,12 @@ func (p *poller) openLog(d *device, r logbook.Range) error {
 // nothing more to read.
 func (p *poller) endLog(d *device) {
 	v, record := &d.logs, &d.record.Logs
-	record.Silent, v.reader = 0, nil
 	if v.log == kmp.LogDay {
 		record.Owed = nil
+	} else {
+		v.hours = v.reader
 	}
+	record.Silent, v.reader = 0, nil
 	if o := record.Owed; o != nil {
 		v.log = kmp.LogDay
 		if err := p.openLog(d, logbook.Range{Since: o.Since, Until: o.Until}); err == nil {
@@ -339,10 +351,10 @@ func (p *poller) keepRows(d *device, rows []logbook.Row) bool {
 		return true
 	}
 	v, record := &d.logs, &d.record.Logs
-	_, _, lost := v.reader.Lost()
-	if v.log == kmp.LogHour && v.fresh && (lost || v.before.IsZero()) && !rows[0].Time.IsZero() {
+	first := v.fresh && v.before.IsZero()
+	if v.log == kmp.LogHour && (v.lost || first) && !rows[0].Time.IsZero() {
 		since := v.before
-		if lost {
+		if !since.IsZero() {
 			since = since.Add(1) // that one is there
 		}
 		if record.Owed != nil { // from the time before the last crash
@@ -361,7 +373,7 @@ func (p *poller) keepRows(d *device, rows []logbook.Row) bool {
 		v.failing = false
 		p.log.Info("rows of the meter's log are kept again", "meter", d.status.meter.Name)
 	}
-	v.fresh = false
+	v.fresh, v.lost = false, false
 	if newest := rows[len(rows)-1]; v.log == kmp.LogHour && !newest.Time.IsZero() {
 		v.before, d.status.kept = newest.Time, newest.Time
 	}

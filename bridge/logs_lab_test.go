@@ -141,7 +141,7 @@ func toldAsKept(t *testing.T, what string, told []toldRow, rows []logbook.Row) {
 		t.Errorf("%s: %d rows were published, %d are kept", what, len(told), len(rows))
 	}
 	for i := range min(len(told), len(rows)) {
-		if want := string(rowJSON(told[i].Serial, rows[i], nil)); told[i].payload != want {
+		if want := string(historyMessage(topics{}, "", told[i].Serial, rows[i], nil).Payload); told[i].payload != want {
 			t.Fatalf("%s: row %d was published as\n%s\nand is kept as\n%s", what, i, told[i].payload, want)
 		}
 	}

@@ -46,7 +46,7 @@ func jsonTail(r io.Reader, serial string, log kmp.LogType) (Tail, error) {
 	for n := 1; ; n++ {
 		line, err := lines.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
-			return t, cutOff(string(line), `{"serial":"`)
+			return t, cutOff(string(line), `{"log":"`)
 		} else if err != nil {
 			return t, err
 		}

@@ -153,28 +153,27 @@ func cells(r Row, keys []string, unknown string) []string {
 
 // AppendJSON appends a row as an object:
 //
-//	{"serial":"4711","meter":"house","log":"hour","id":188,"time":"2026-11-21T07:00:00+01:00","energy_gj":227.445}
+//	{"log":"hour","id":188,"serial":"4711","meter":"house","time":"2026-11-21T07:00:00+01:00","energy_gj":227.445}
 //
 // Serial and meter are left out where the origin has none. The time is null for a row
 // without one. Behind it is correction_s, what to add for the true time, where the meter's
 // clock was compared and was off. A value that is unknown is null.
 func AppendJSON(dst []byte, from Origin, r Row) []byte {
-	dst = append(dst, '{')
+	dst = appendText(append(dst, `{"log":`...), r.Log.String())
+	dst = strconv.AppendUint(append(dst, `,"id":`...), uint64(r.ID), 10)
 	for _, member := range []struct{ key, text string }{{"serial", from.Serial}, {"meter", from.Meter}} {
 		if member.text != "" {
-			dst = append(appendText(append(appendText(dst, member.key), ':'), member.text), ',')
+			dst = appendText(append(appendText(append(dst, ','), member.key), ':'), member.text)
 		}
 	}
-	dst = appendText(append(dst, `"log":`...), r.Log.String())
-	dst = strconv.AppendUint(append(dst, `,"id":`...), uint64(r.ID), 10)
 	dst = append(dst, `,"time":`...)
 	if r.Time.IsZero() {
 		dst = append(dst, "null"...)
 	} else {
 		dst = appendText(dst, r.Time.Format(time.RFC3339))
 	}
-	if r.Corrected && r.Correction != 0 {
-		dst = append(append(dst, `,"correction_s":`...), seconds(r.Correction)...)
+	if s := seconds(r.Correction); r.Corrected && s != "0" {
+		dst = append(append(dst, `,"correction_s":`...), s...)
 	}
 	for _, f := range fields(r) {
 		dst = append(appendText(append(dst, ','), f.key), ':')

@@ -64,9 +64,9 @@ id   time  energy_gj
 190  -     227.450
 `},
 		{JSON, `
-{"serial":"4711","meter":"Oma's \"house\", no=1\\","log":"hour","id":188,"time":"2026-11-21T07:00:00+01:00","energy_gj":227.450,"max_flow_year_date":null,"meter_type_text":"a,\"b\\ c=\nd","info_code_unit_75":"ABCD"}
-{"serial":"4711","meter":"Oma's \"house\", no=1\\","log":"hour","id":189,"time":"2026-11-21T08:00:00+01:00","correction_s":-90,"energy_gj":1227.460,"max_flow_year_date":null,"meter_type_text":"a,\"b\\ c=\nd","info_code_unit_75":"ABCD"}
-{"serial":"4711","meter":"Oma's \"house\", no=1\\","log":"hour","id":190,"time":null,"energy_gj":227.450}
+{"log":"hour","id":188,"serial":"4711","meter":"Oma's \"house\", no=1\\","time":"2026-11-21T07:00:00+01:00","energy_gj":227.450,"max_flow_year_date":null,"meter_type_text":"a,\"b\\ c=\nd","info_code_unit_75":"ABCD"}
+{"log":"hour","id":189,"serial":"4711","meter":"Oma's \"house\", no=1\\","time":"2026-11-21T08:00:00+01:00","correction_s":-90,"energy_gj":1227.460,"max_flow_year_date":null,"meter_type_text":"a,\"b\\ c=\nd","info_code_unit_75":"ABCD"}
+{"log":"hour","id":190,"serial":"4711","meter":"Oma's \"house\", no=1\\","time":null,"energy_gj":227.450}
 `},
 		{CSV, `
 serial,meter,log,id,time,correction_s,energy_gj,max_flow_year_date,meter_type_text,info_code_unit_75
