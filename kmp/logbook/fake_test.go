@@ -396,6 +396,7 @@ func check(t *testing.T, f *fake, src Source) {
 		}
 		sent := f.requests
 		rows, err := r.Next(t.Context())
+		synctest.Wait()
 		for _, row := range f.rows {
 			truth[row.id] = row
 		}
@@ -530,6 +531,7 @@ func checkRecords(t *testing.T, f *fake, src Source) {
 	for range 20_000 {
 		note()
 		rows, err := r.Next(t.Context())
+		synctest.Wait()
 		note()
 		if !want.Known && !began && len(rows) > 0 {
 			shift = f.oldest() - f.oldest()&0xFFFF

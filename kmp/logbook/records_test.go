@@ -161,7 +161,7 @@ func TestModuleNoLogs(t *testing.T) {
 
 // After id 65535 a module goes on with 0; the rows go on counting.
 func TestModuleWraps(t *testing.T) {
-	onModule(t, sim.Config{EmptyLogs: true, LogDepth: 2000}, func(b *bed) {
+	onModule(t, sim.Config{EmptyLogs: true, LogDepth: 2000, Integration: time.Hour}, func(b *bed) {
 		time.Sleep(66_000 * time.Hour)
 		log := b.truth(kmp.LogHour, four, nil)
 		first := log[100]

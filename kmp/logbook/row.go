@@ -42,9 +42,11 @@ type Range struct {
 	AfterTime time.Time
 	// Since and Until bound the rows by their Time: the first row is the first one not
 	// before Since, the last one is the last before Until, and all rows between the two
-	// are wanted, whatever their time. Zero: no bound.
+	// are wanted, whatever their time. Zero: no bound. Only where a clock was set back by
+	// more than two hours may rows from before that be missed.
 	Since, Until time.Time
-	// Registers are those wanted; nil: all that the log has.
+	// Registers are those wanted; nil: all that the log has, or of a logger module, which
+	// does not tell, those that it usually may have.
 	Registers []uint16
 	// Most is how many rows are wanted at most, the oldest ones first; 0: no bound.
 	Most int
