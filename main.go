@@ -66,7 +66,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	context.AfterFunc(ctx, stop) // a second signal ends the program the hard way
 	p := program{environ: os.Environ(), out: os.Stdout, err: os.Stderr, terminal: isTerminal(os.Stderr)}
-	if isTerminal(os.Stdin) {
+	if in, err := os.Stdin.Stat(); err == nil && (isTerminal(os.Stdin) || in.Mode()&fs.ModeNamedPipe != 0) {
 		p.keys = os.Stdin
 		signal.Ignore(sigTTIN) // a shell's background job, which has no keyboard, reads an error
 	}

@@ -92,9 +92,6 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 			return &ConfigError{Variable: "DATA_DIR", Err: err}
 		}
 		defer rows.Close()
-		if damage := rows.Damaged(); damage != nil {
-			deps.Log.Warn("the rows of the meters' logs are damaged and set aside; they are read again", "error", damage)
-		}
 	}
 	if len(cfg.MQTT.URLs) == 0 {
 		broker, err := StartBroker(ctx, cfg.Listen, cfg.MQTT.Username, cfg.MQTT.Password, deps.Log)
@@ -218,6 +215,7 @@ func (b *bridge) announce() {
 func (b *bridge) run(ctx context.Context) error {
 	b.deps.Log.Info("bridge started", "version", b.deps.Version, "meters", len(b.cfg.Meters), "lines", len(b.pollers),
 		"topic", b.topics.base, "client_id", b.cfg.MQTT.ClientID)
+	b.historyDamage()
 	b.announce()
 	b.putHealth() // before there is a connection that it would have to tell of
 
@@ -277,6 +275,13 @@ func (b *bridge) formerRows() {
 	}
 }
 
+// historyDamage tells what was found damaged of the history, also while it is used.
+func (b *bridge) historyDamage() {
+	if damage := b.history.Damaged(); damage != nil {
+		b.deps.Log.Warn("the rows of the meters' logs are damaged and set aside; they are read again", "error", damage)
+	}
+}
+
 // stored passes on that there are new rows of a meter.
 func (b *bridge) stored(serial string) {
 	b.feed.rows(serial)
@@ -316,6 +321,7 @@ func (b *bridge) watch(ctx context.Context) {
 			return
 		case <-ticker.C:
 			b.putHealth()
+			b.historyDamage()
 		case <-b.infoDue:
 			if !pending {
 				pending = true
