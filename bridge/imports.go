@@ -191,23 +191,37 @@ func (i *imports) Done(s statistics.Series) error {
 	for _, p := range s.Points {
 		delete(o.left[s.Register], p.End)
 	}
-	settled, last := 0, uint32(0)
-	for _, row := range o.rows {
-		for _, hours := range o.left {
-			if hours[row.end] {
-				return i.settle(s.Serial, s.Log, o, settled, last)
-			}
-		}
-		settled, last = settled+1, row.id
+	settled := 0
+	for settled < len(o.rows) && !o.waits(o.rows[settled].end) {
+		settled++
 	}
-	return i.settle(s.Serial, s.Log, o, settled, last)
+	return i.settle(s.Serial, s.Log, o, settled)
 }
 
-// settle notes that the first rows of an offer are settled, up to an id.
-func (i *imports) settle(serial string, log kmp.LogType, o *offer, rows int, id uint32) error {
+// waits reports whether an hour is not settled yet.
+func (o *offer) waits(end time.Time) bool {
+	for _, hours := range o.left {
+		if hours[end] {
+			return true
+		}
+	}
+	return false
+}
+
+// settle notes that the first rows of an offer are settled.
+func (i *imports) settle(serial string, log kmp.LogType, o *offer, rows int) error {
 	if rows == 0 {
 		return nil
 	}
+	last := o.rows[rows-1]
 	o.rows = o.rows[rows:]
-	return i.store.SetPosition(importConsumer, serial, log, id)
+	there, err := i.store.After(serial, log, last.id-1, 1)
+	if err != nil {
+		return err
+	}
+	if len(there) == 0 || there[0].ID != last.id || !hourEnd(there[0]).Equal(last.end) {
+		o.rows = nil // the log began anew meanwhile: these are rows of the one before
+		return nil
+	}
+	return i.store.SetPosition(importConsumer, serial, log, last.id)
 }

@@ -75,14 +75,14 @@ type logVisits struct {
 }
 
 // note takes a look at the meter's clock into account. Only a simulated clock runs faster than
-// time; one that was set runs on as before.
+// time; one that runs as time does and is far from where it was has been set.
 func (v *logVisits) note(c logbook.ClockReading) {
 	v.clock = c
 	passed := c.At.Sub(v.since.At)
 	switch {
 	case v.since.At.IsZero():
 		v.since = c
-	case passed >= clockSettles:
+	case passed >= clockSettles && v.speed != 1:
 		if v.speed = float64(c.Meter.Sub(v.since.Meter)) / float64(passed); v.speed < 1.5 {
 			v.speed = 1
 		}

@@ -166,8 +166,14 @@ func TestLogsClockSet(t *testing.T) {
 						l.pass(10 * time.Minute)
 					}
 					l.start()
-					l.pass(10*time.Hour + 20*time.Minute)
-					away(6*time.Hour, func() { m.SetClock(m.Clock().Add(by)) })
+					l.pass(5*time.Hour + 5*time.Minute)
+					away(2*time.Hour, func() {})
+					l.pass(time.Hour)
+					var written int // before the clock is set
+					away(6*time.Hour, func() {
+						written = len(m.Log(kmp.LogHour))
+						m.SetClock(m.Clock().Add(by))
+					})
 					l.pass(3 * time.Hour)
 					away(2*time.Hour, func() {})
 					rows := kept(t, dir, "80123456", kmp.LogHour)
@@ -175,6 +181,11 @@ func TestLogsClockSet(t *testing.T) {
 					toldAsKept(t, "subscriber", l.heard("house", "80123456", "hour"), rows)
 					if drift, known := l.drift("house"); !known || time.Duration(drift)*time.Second != by {
 						t.Errorf("clock_drift_s is %d (%t), the clock was set by %v", drift, known, by)
+					}
+					for _, row := range rows[written:] {
+						if !row.Corrected || row.Correction != -by {
+							t.Errorf("row %d is corrected by %v (%t), the clock was set by %v", row.ID, row.Correction, row.Corrected, by)
+						}
 					}
 				})
 			})
