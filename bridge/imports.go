@@ -136,7 +136,7 @@ func (i *imports) page(m rowsOf, log kmp.LogType) ([]statistics.Series, error) {
 func offerRows(m rowsOf, log kmp.LogType, rows []logbook.Row) ([]statistics.Series, *offer) {
 	o := &offer{left: make(map[string]map[time.Time]bool)}
 	var all []statistics.Series
-	index := make(map[string]int) // in all, by key
+	index := make(map[string]int) // in all, by sensor and key
 	for _, row := range rows {
 		end := hourEnd(row)
 		o.rows = append(o.rows, offered{row.ID, end})
@@ -149,27 +149,43 @@ func offerRows(m rowsOf, log kmp.LogType, rows []logbook.Row) ([]statistics.Seri
 			if err != nil || !isNumber || v.Register.Kind != catalog.Counter || !statistics.Takes(v.Unit) {
 				continue
 			}
-			at, ok := index[v.Key]
-			if !ok {
-				at = len(all)
-				index[v.Key] = at
-				all = append(all, statistics.Series{
-					Serial: m.serial, UniqueID: discovery.MeterID(m.identity) + "_" + v.Register.Name,
-					Name: m.label + " " + v.Register.Title, Register: v.Register.Name, Unit: v.Unit, Log: log, Always: m.external,
-				})
-			}
-			hours := o.left[v.Register.Name]
-			if hours == nil {
-				hours = make(map[time.Time]bool)
-				o.left[v.Register.Name] = hours
-			}
-			if !hours[end] {
-				hours[end] = true
-				all[at].Points = append(all[at].Points, statistics.Point{End: end, Value: n})
+			for _, name := range sensors(v.Register) {
+				id := name + " in " + v.Key
+				at, ok := index[id]
+				if !ok {
+					at = len(all)
+					index[id] = at
+					all = append(all, statistics.Series{
+						Serial: m.serial, UniqueID: discovery.MeterID(m.identity) + "_" + name,
+						Name: m.label + " " + v.Register.Title, Register: name, Unit: v.Unit, Log: log,
+						Always: m.external && name == v.Register.Name, OwnOnly: name != v.Register.Name,
+					})
+				}
+				hours := o.left[name]
+				if hours == nil {
+					hours = make(map[time.Time]bool)
+					o.left[name] = hours
+				}
+				if !hours[end] {
+					hours[end] = true
+					all[at].Points = append(all[at].Points, statistics.Point{End: end, Value: n})
+				}
 			}
 		}
 	}
 	return all, o
+}
+
+// sensors are the names of those to whose statistics a counter in a log belongs: its own, and
+// that of the number at full resolution, of which the log has the leading digits.
+func sensors(r catalog.Register) []string {
+	names := []string{r.Name}
+	for _, derived := range numbers.Derived() {
+		if id, ok := numbers.Coarse(derived.Name); ok && id == r.ID {
+			names = append(names, derived.Name)
+		}
+	}
+	return names
 }
 
 // hourEnd is the full hour at which a row was written by the true time; zero when that is

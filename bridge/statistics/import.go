@@ -6,13 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/big"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
-
-	"kmp2mqtt/discovery"
 )
 
 // The importer's times.
@@ -20,7 +19,7 @@ const (
 	ripeAfter   = 15 * time.Minute // an hour must have ended as long ago: Home Assistant itself writes its row first
 	settleTime  = 5 * time.Second  // after something new, for more of it
 	againAfter  = time.Hour        // for what Home Assistant has to do something about first
-	absentTime  = 10 * time.Minute // without any entity of a meter, until it counts as unknown there
+	absentTime  = 2 * time.Minute  // without any entity of a meter, until it counts as unknown there
 	firstPause  = time.Minute      // pauses after failures: limit doubled from here
 	lastPause   = 30 * time.Minute // to here, of which at least half
 	tokenPause  = 6 * time.Hour    // a refused token stays one, and each attempt is a warning to the owner
@@ -116,7 +115,8 @@ func (im *importer) round(ctx context.Context) (again time.Duration, err error) 
 		return 0, err
 	}
 	defer c.close()
-	r := &visit{importer: im, conn: c}
+	r := &visit{importer: im, conn: c, wrote: map[string]*written{}}
+	defer r.tellWritten()
 	for range maxPasses {
 		settled, wait, err := r.pass(ctx, todo)
 		if err != nil {
@@ -148,6 +148,35 @@ type visit struct {
 	*importer
 	*conn
 	registry map[string]entity
+	wrote    map[string]*written // by statistic
+}
+
+// written is what a round has imported into one statistic.
+type written struct {
+	meter       string
+	hours       int
+	first, last int64
+}
+
+// note counts rows that were imported.
+func (v *visit) note(statistic, meter string, rows []row) {
+	first, last := rows[0].hour, rows[len(rows)-1].hour
+	w := v.wrote[statistic]
+	if w == nil {
+		w = &written{meter: meter, first: first, last: last}
+		v.wrote[statistic] = w
+	}
+	w.hours += len(rows)
+	w.first, w.last = min(w.first, first), max(w.last, last)
+}
+
+// tellWritten tells the log of all that was imported.
+func (v *visit) tellWritten() {
+	for _, id := range slices.Sorted(maps.Keys(v.wrote)) {
+		w := v.wrote[id]
+		v.cfg.Log.Info("Hours imported into Home Assistant's statistics", "statistic", id, "meter", w.meter, "hours", w.hours,
+			"from", startOf(w.first), "to", startOf(w.last+1))
+	}
 }
 
 // pass imports what is ripe of all series once. It returns how many points are settled, and when to look again for the
@@ -182,6 +211,9 @@ func (v *visit) series(ctx context.Context, w *work) (settled int, wait time.Dur
 	m, wait, err := v.target(w)
 	if err != nil || wait > 0 {
 		return settled, wait, err
+	}
+	if m.ID == "" { // nobody wants them
+		return settled + len(w.points), 0, v.done(w, slices.Collect(maps.Values(w.points)))
 	}
 	factor, ok := convert(homeUnit(w.Unit), m.unit())
 	if !ok {
@@ -229,8 +261,7 @@ func (v *visit) chunk(ctx context.Context, w *work, m metadata, factor *big.Rat,
 		if err := v.shown(ctx, m, missing); err != nil {
 			return 0, err
 		}
-		v.cfg.Log.Info("Hours imported into Home Assistant's statistics", "statistic", m.ID, "meter", w.Serial, "hours", len(missing),
-			"from", startOf(missing[0].hour), "to", startOf(missing[len(missing)-1].hour+1))
+		v.note(m.ID, w.Serial, missing)
 	}
 	v.tellRefused(w, m.ID, no, points)
 	return 0, v.done(w, points)
@@ -268,11 +299,12 @@ func (v *visit) done(w *work, points []Point) error {
 	return nil
 }
 
-// target returns the statistic that a series belongs to, or when to look for it again.
+// target returns the statistic that a series belongs to, or when to look for it again; neither when it belongs nowhere.
 func (v *visit) target(w *work) (m metadata, wait time.Duration, err error) {
 	if !w.Always {
-		m, wait, err = v.sensor(w)
-		if err != nil || wait > 0 || m.ID != "" {
+		var external bool
+		m, wait, external, err = v.sensor(w)
+		if err != nil || wait > 0 || !external || w.OwnOnly {
 			return m, wait, err
 		}
 	}
@@ -295,46 +327,46 @@ func (v *visit) target(w *work) (m metadata, wait time.Duration, err error) {
 	return m, 0, nil
 }
 
-// sensor returns the statistic of the series' own sensor, or when to look for it again; neither when Home Assistant has
-// no such sensor in use.
-func (v *visit) sensor(w *work) (m metadata, wait time.Duration, err error) {
+// sensor returns the statistic of the series' own sensor, or when to look for it again. Neither, when it is disabled, or
+// when Home Assistant has no such sensor: then its place is an external statistic.
+func (v *visit) sensor(w *work) (m metadata, wait time.Duration, external bool, err error) {
 	if v.registry == nil {
 		if v.registry, err = v.entities(); err != nil {
-			return metadata{}, 0, err
+			return metadata{}, 0, false, err
 		}
 	}
 	e, found := v.registry[w.UniqueID]
 	switch {
 	case found && e.disabled:
-		return metadata{}, 0, nil
-	case !found && v.knows(w.Serial):
-		return metadata{}, 0, nil
+		return metadata{}, 0, false, nil
+	case !found && v.knows(w):
+		return metadata{}, 0, true, nil
 	case !found:
 		if wait := v.absence(w.Serial); wait > 0 {
 			v.waits(w, slog.LevelInfo, "Home Assistant does not know the meter yet")
-			return metadata{}, wait, nil
+			return metadata{}, wait, false, nil
 		}
-		return metadata{}, 0, nil
+		return metadata{}, 0, true, nil
 	}
 	m, ok, err := v.metadata(e.id)
 	if err != nil {
-		return metadata{}, 0, err
+		return metadata{}, 0, false, err
 	}
 	if !ok || !m.HasSum {
 		v.waits(w, slog.LevelInfo, "Home Assistant keeps no sums of the sensor yet", "entity", e.id,
 			"advice", "it must be a total in Home Assistant, and recorded")
-		return metadata{}, againAfter, nil
+		return metadata{}, againAfter, false, nil
 	}
-	return m, 0, nil
+	return m, 0, false, nil
 }
 
 // knows says whether Home Assistant has any sensor of a meter, so that the one that it does not have will not come with
 // the next message.
-func (v *visit) knows(serial string) bool {
-	prefix := discovery.MeterID(serial) + "_"
+func (v *visit) knows(w *work) bool {
+	prefix := strings.TrimSuffix(w.UniqueID, w.Register)
 	for id := range v.registry {
 		if strings.HasPrefix(id, prefix) {
-			delete(v.absent, serial)
+			delete(v.absent, w.Serial)
 			return true
 		}
 	}

@@ -186,7 +186,13 @@ func TestImport(t *testing.T) {
 			name:   "disabled",
 			home:   func(h *home) { h.SetEntities(hatest.Entity{ID: sensorID, UniqueID: uniqueID, Disabled: true}) },
 			points: map[int]string{-8: "101", -7: "102", -12: "90"},
-			id:     otherID, rows: []string{"-12 90 0", "-8 101 11", "-7 102 12"},
+			id:     otherID, // nobody wants them, so they are settled
+		},
+		{
+			name:   "its own sensor or none",
+			home:   func(h *home) { h.SetEntities(hatest.Entity{ID: "sensor.volume", UniqueID: "kmp_12345678_volume"}) },
+			points: map[int]string{-8: "101"}, change: func(s *Series) { s.OwnOnly = true },
+			id: otherID,
 		},
 		{
 			name:   "no sensor of this register",
@@ -447,7 +453,7 @@ func TestOddPoints(t *testing.T) {
 func TestLongHistory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHome(t)
-		h.SetEntities(hatest.Entity{ID: sensorID, UniqueID: uniqueID, Disabled: true})
+		h.SetEntities(hatest.Entity{ID: "sensor.power", UniqueID: "kmp_12345678_power"})
 		values := map[int]string{}
 		for n := -3500; n < -1; n++ {
 			if n < -2900 || n > -1400 { // and a long hole
@@ -715,7 +721,7 @@ func TestOutageEnds(t *testing.T) {
 func TestOneSeriesFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHome(t)
-		h.SetEntities(hatest.Entity{ID: sensorID, UniqueID: uniqueID, Disabled: true})
+		h.SetEntities(hatest.Entity{ID: "sensor.power", UniqueID: "kmp_12345678_power"})
 		h.Hook = func(command string, message []byte) *hatest.Reply {
 			if command == "recorder/import_statistics" && strings.Contains(string(message), "_volume") {
 				return &hatest.Reply{Code: "home_assistant_error", Message: "Unknown error"}

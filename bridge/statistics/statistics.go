@@ -41,7 +41,8 @@ type Point struct {
 // Series is one counter of one meter, and hours that are to be imported.
 //
 // They go to the statistics of the sensor with UniqueID, whatever its entity id is by now. When Home Assistant has no
-// such sensor, or it is disabled, or Always is set, they go to the external statistic that [ExternalID] names instead.
+// such sensor, or Always is set, they go to the external statistic that [ExternalID] names instead. Hours of a sensor
+// that is disabled, or that is not there with OwnOnly, go nowhere: nobody wants them.
 type Series struct {
 	Serial   string   // of the meter
 	UniqueID string   // of its sensor in Home Assistant: kmp_<serial>_<register name>
@@ -50,6 +51,7 @@ type Series struct {
 	Unit     kmp.Unit // of the values, which are as catalog.Value gives them
 	Log      kmp.LogType
 	Always   bool    // external statistics, whatever sensor there is
+	OwnOnly  bool    // no external statistics
 	Points   []Point // in any order; of several for an hour the first counts
 }
 
