@@ -36,6 +36,16 @@ const (
 	wrongClock = time.Minute
 	// clockSettles is when a clock that runs at another speed, as a simulated one may, shows it.
 	clockSettles = 10 * time.Second
+	// clockSurprise is by how much a clock is off that is looked at again before it counts, as
+	// the wrong one may be ours: a computer without a clock of its own starts with the time at
+	// which it stopped. After clockConfirms the network has told it the time, or never will.
+	clockSurprise = 10 * time.Minute
+	clockConfirms = 5 * time.Minute
+)
+
+var (
+	errNoRows    = errors.New("bridge: the log brings no rows")
+	errUnsettled = errors.New("bridge: the clocks differ more than they did; they are compared again before the log is read")
 )
 
 // logRecord is what is remembered of a meter's logs beside their rows.
@@ -45,6 +55,9 @@ type logRecord struct {
 	Looked time.Time `json:"looked,omitzero"`  // when it was last
 	Owed   *owed     `json:"owed,omitempty"`   // what the hour log has no more
 	Drift  *int64    `json:"drift_s,omitempty"`
+
+	// Restarted is when a log began anew, by its name.
+	Restarted map[string]time.Time `json:"restarted,omitempty"`
 }
 
 // owed is a time of which the hour log has lost its rows; the day log may have them.
@@ -67,11 +80,37 @@ type logVisits struct {
 	fresh    bool      // reader has brought nothing yet
 	lost     bool      // the log no longer has rows that were missed, before those that come next
 	looked   bool      // in this run
+	brought  bool      // the visit has brought rows
 	failures int
 	failing  bool                 // the store does not take rows
 	clock    logbook.ClockReading // the newest; At zero: none yet
 	since    logbook.ClockReading // the one that clock is compared with
 	speed    float64              // seconds of the meter's clock in one; 0: not known
+	doubt    logbook.ClockReading // the first one that was a surprise; At zero: none was
+}
+
+// believe reports whether a drift of the meter's clock may count, which was drift before, nil if
+// that is not known.
+func (v *logVisits) believe(c logbook.ClockReading, drift *int64) bool {
+	near := func(other time.Duration) bool { return (c.Drift - other).Abs() < clockSurprise }
+	switch {
+	case near(0), v.rate() != 1, drift != nil && near(time.Duration(*drift)*time.Second),
+		near(v.doubt.Drift) && !v.doubt.At.IsZero() && c.At.Sub(v.doubt.At) >= clockConfirms:
+		v.doubt = logbook.ClockReading{}
+		return true
+	case v.doubt.At.IsZero() || !near(v.doubt.Drift):
+		v.doubt = c
+	}
+	return false
+}
+
+// again is when a clock that is not believed yet is looked at again: soon, as it may be a
+// simulated one, then when it may be believed.
+func (v *logVisits) again(now time.Time) time.Time {
+	if soon := v.doubt.At.Add(clockSettles); soon.After(now) {
+		return soon
+	}
+	return later(v.doubt.At.Add(clockConfirms), now.Add(clockSettles))
 }
 
 // note takes a look at the meter's clock into account. Only a simulated clock runs faster than
@@ -166,7 +205,7 @@ func (p *poller) wantLogs(d *device, now, last time.Time) {
 	if v.before.IsZero() {
 		newest, _, err := p.history.Last(d.record.Profile.Serial, kmp.LogHour)
 		if err != nil {
-			p.logsFailed(d, err)
+			_ = p.logsFailed(d, err)
 			return
 		}
 		v.before, d.status.kept = newest.Time, newest.Time // zero when there is none
@@ -182,11 +221,12 @@ func (d *device) logsWanted(now, last time.Time) bool {
 	if d.cfg.History == HistoryHour && v.looked && v.speed == 0 {
 		return now.Sub(v.clock.At) >= clockSettles
 	}
-	if v.looked && now.Before(v.nextRow()) { // before that the meter's clock is not known: it may be years ahead
+	daily := now.Sub(d.record.Logs.Looked).Abs() >= logDaily // our own clock may have been ahead
+	if v.looked && !daily && now.Before(v.nextRow()) {       // before that the meter's clock is not known: it may be years ahead
 		return false
 	}
 	missed := time.Duration(float64(now.Sub(last)) * v.rate())
-	return d.cfg.History == HistoryHour || d.record.Logs.Owed != nil || now.Sub(d.record.Logs.Looked) >= logDaily ||
+	return d.cfg.History == HistoryHour || d.record.Logs.Owed != nil || daily ||
 		missed >= max(time.Hour, time.Duration(float64(d.cfg.Interval)*v.rate()*3/2))
 }
 
@@ -199,18 +239,30 @@ func (d *device) logsDue() (time.Time, bool) {
 func (p *poller) readLogs(ctx context.Context, d *device) {
 	v := &d.logs
 	ended := false
-	err := p.contact(ctx, d, errand{log: true}, func(ctx context.Context) (err error) {
-		if err = p.ascertain(ctx, d); err == nil {
-			ended, err = p.readPages(ctx, d)
+	var fault error
+	err := p.contact(ctx, d, errand{log: true}, func(ctx context.Context) error {
+		if err := p.ascertain(ctx, d); err != nil {
+			return err
 		}
-		return err
+		ended, fault = p.readPages(ctx, d)
+		if _, ofLine := errors.AsType[*kmp.ExchangeError](fault); ofLine || ctx.Err() != nil {
+			return fault
+		}
+		return nil // what the log holds, and whether it can be stored, says nothing of the line
 	})
+	if err == nil {
+		err = fault
+	}
 	now := time.Now()
 	switch {
 	case ctx.Err() != nil:
 		return
 	case v.serial != d.serial: // another meter answers
 		*v = logVisits{serial: d.serial}
+	case errors.Is(err, errUnsettled):
+		v.retry = v.again(now)
+		v.due = v.retry
+		p.log.Debug("the log is not read yet", "meter", d.status.meter.Name, "drift", v.doubt.Drift.String(), "error", err)
 	case err != nil:
 		v.failures++
 		v.retry = now.Add(backOff(v.failures, logRetry, logSlow))
@@ -228,10 +280,15 @@ func (p *poller) readLogs(ctx context.Context, d *device) {
 	p.publish(d)
 }
 
-// readPages reads on in the log, page by page, until it ends or something else is due.
+// readPages reads on in the log, page by page, until it ends or something else is due. A visit
+// without any rows is an error: it would not end if a meter went on like that.
 func (p *poller) readPages(ctx context.Context, d *device) (ended bool, err error) {
 	v := &d.logs
-	for page := 0; page < logPages && (page == 0 || !p.busy()); page++ {
+	v.brought = false
+	for page := range logPages {
+		if page > 0 && p.busy() {
+			return false, nil
+		}
 		if v.reader == nil {
 			if err := p.beginLog(ctx, d); err != nil {
 				return false, err
@@ -254,19 +311,41 @@ func (p *poller) readPages(ctx context.Context, d *device) (ended bool, err erro
 			p.noLog(d, err)
 			return true, nil
 		case errors.Is(err, logbook.ErrRestarted):
-			p.log.Warn("the meter's log has begun anew; what was read before is kept", "meter", d.status.meter.Name, "log", v.log.String())
-			if err := p.history.Restart(d.record.Profile.Serial, v.log); err != nil {
-				p.logsFailed(d, err)
-				return true, nil
+			if err := p.restartLog(d, err); err != nil {
+				return false, err
 			}
-			v.reader = nil
 		case err != nil:
 			return false, err
-		case !p.keepRows(d, rows):
-			return true, nil
+		default:
+			if err := p.keepRows(d, rows); err != nil {
+				return false, err
+			}
 		}
 	}
+	if !v.brought {
+		return false, errNoRows
+	}
 	return false, nil
+}
+
+// restartLog begins a log anew that the meter has erased. That is not believed twice a day: what
+// is kept would grow without end.
+func (p *poller) restartLog(d *device, restarted error) error {
+	v, record := &d.logs, &d.record.Logs
+	v.reader = nil
+	now, log := time.Now(), v.log.String()
+	if last, once := record.Restarted[log]; once && now.Sub(last).Abs() < logDaily {
+		return restarted
+	}
+	p.log.Warn("the meter's log has begun anew; what was read before is kept", "meter", d.status.meter.Name, "log", log)
+	if err := p.history.Restart(d.record.Profile.Serial, v.log); err != nil {
+		return p.logsFailed(d, err)
+	}
+	if record.Restarted == nil {
+		record.Restarted = make(map[string]time.Time)
+	}
+	record.Restarted[log] = now
+	return nil
 }
 
 // busy reports whether something waits for the line that goes before reading a log.
@@ -282,6 +361,9 @@ func (p *poller) beginLog(ctx context.Context, d *device) error {
 	switch {
 	case err == nil:
 		v.note(clock)
+		if !v.believe(clock, d.record.Logs.Drift) {
+			return errUnsettled
+		}
 		drift := int64(clock.Drift / time.Second)
 		d.record.Logs.Drift = &drift
 	case !errors.Is(err, logbook.ErrNoClock):
@@ -296,7 +378,7 @@ func (p *poller) openLog(d *device, r logbook.Range) error {
 	v := &d.logs
 	newest, found, err := p.history.Last(d.record.Profile.Serial, v.log)
 	if err != nil {
-		return err
+		return p.logsFailed(d, err)
 	}
 	r.After, r.Known, r.AfterTime, r.Registers = newest.ID, found, newest.Time, d.logRegisters()
 	if v.log == kmp.LogHour && v.hours != nil {
@@ -345,10 +427,10 @@ func (p *poller) noLog(d *device, err error) {
 	}
 }
 
-// keepRows stores rows and has them published; false: the store does not take them.
-func (p *poller) keepRows(d *device, rows []logbook.Row) bool {
+// keepRows stores rows and has them published.
+func (p *poller) keepRows(d *device, rows []logbook.Row) error {
 	if len(rows) == 0 {
-		return true
+		return nil
 	}
 	v, record := &d.logs, &d.record.Logs
 	first := v.fresh && v.before.IsZero()
@@ -366,28 +448,28 @@ func (p *poller) keepRows(d *device, rows []logbook.Row) bool {
 	}
 	v.correct(rows)
 	if err := p.history.Append(d.record.Profile.Serial, rows); err != nil {
-		p.logsFailed(d, err)
-		return false
+		return p.logsFailed(d, err)
 	}
 	if v.failing {
 		v.failing = false
 		p.log.Info("rows of the meter's log are kept again", "meter", d.status.meter.Name)
 	}
-	v.fresh, v.lost = false, false
+	v.fresh, v.lost, v.brought = false, false, true
 	if newest := rows[len(rows)-1]; v.log == kmp.LogHour && !newest.Time.IsZero() {
 		v.before, d.status.kept = newest.Time, newest.Time
 	}
 	p.stored(d.record.Profile.Serial)
-	return true
+	return nil
 }
 
-// logsFailed notes that the store of the rows fails. They are read again later.
-func (p *poller) logsFailed(d *device, err error) {
+// logsFailed notes that the store of the rows fails, with err. They are read again later.
+func (p *poller) logsFailed(d *device, err error) error {
 	v := &d.logs
 	if !v.failing {
 		p.log.Error("cannot keep the rows of the meter's log; trying again", "meter", d.status.meter.Name, "error", err)
 	}
 	v.failing, v.reader = true, nil
+	return err
 }
 
 // rowsBelong tells those who pass the meter's rows on who it is now.

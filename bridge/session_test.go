@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/url"
@@ -755,7 +756,7 @@ func TestNormalBroker(t *testing.T) {
 }
 
 func TestPauses(t *testing.T) {
-	for failures, want := range map[int]time.Duration{0: time.Second, 1: 2 * time.Second, 5: 32 * time.Second, 6: time.Minute, 1 << 40: time.Minute} {
+	for failures, want := range map[int]time.Duration{0: time.Second, 1: 2 * time.Second, 5: 32 * time.Second, 6: time.Minute, math.MaxInt: time.Minute} {
 		if got := pauseLimit(failures); got != want {
 			t.Errorf("pauseLimit(%d) = %v, want %v", failures, got, want)
 		}
