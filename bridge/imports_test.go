@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -70,6 +71,7 @@ func (l *importLab) offersNow() (list []statistics.Series, text []string) {
 	if err != nil {
 		l.t.Fatal(err)
 	}
+	list = slices.DeleteFunc(list, func(s statistics.Series) bool { return s.OwnOnly }) // see settled
 	for _, s := range list {
 		line := s.Log.String() + " " + s.Register
 		for _, p := range s.Points {
@@ -101,6 +103,38 @@ func (l *importLab) settled(s statistics.Series, points ...int) {
 	if err := l.Done(done); err != nil {
 		l.t.Fatal(err)
 	}
+	done.Register += "_fine" // goes with it
+	if err := l.Done(done); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// TestImportsFullResolution: what the log counts belongs to the sensor at full resolution as
+// well, and to nothing else when there is none.
+func TestImportsFullResolution(t *testing.T) {
+	l := newImportLab(t)
+	l.keep(hourRow(t, 1, 1, "1.250", "10.5"))
+	list, err := l.Pending()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, s := range list {
+		got = append(got, fmt.Sprintf("%s %s %v %s", s.UniqueID, s.Register, s.OwnOnly, s.Points[0].Value))
+	}
+	if diff := cmp.Diff([]string{
+		"kmp_80123456_energy energy false 1.250", "kmp_80123456_energy_fine energy_fine true 1.250",
+		"kmp_80123456_volume volume false 10.5", "kmp_80123456_volume_fine volume_fine true 10.5",
+	}, got); diff != "" {
+		t.Error(diff)
+	}
+	for i, s := range list {
+		l.position(0)
+		if err := l.Done(s); err != nil {
+			t.Fatal(i, err)
+		}
+	}
+	l.position(1)
 }
 
 func (l *importLab) position(want uint32) {
