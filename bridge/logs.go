@@ -39,7 +39,7 @@ const (
 	// clockSurprise is by how much a clock is off that is looked at again before it counts, as
 	// the wrong one may be ours: a computer without a clock of its own starts with the time at
 	// which it stopped. After clockConfirms the network has told it the time, or never will.
-	clockSurprise = 10 * time.Minute
+	clockSurprise = 15 * time.Minute
 	clockConfirms = 5 * time.Minute
 )
 
