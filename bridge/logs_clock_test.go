@@ -34,10 +34,8 @@ func TestLogsWrongClock(t *testing.T) {
 		{5 * time.Minute, "gaps"},
 		{-7 * time.Minute, "hour"},
 		{time.Hour, "gaps"},
-		{-time.Hour, "gaps"},
 		{72 * time.Hour, "gaps"},
-		{72 * time.Hour, "hour"},
-		{-72 * time.Hour, "gaps"},
+		{-72 * time.Hour, "hour"},
 		{5 * 365 * 24 * time.Hour, "gaps"},
 	} {
 		t.Run(fmt.Sprint(tt.offset, " ", tt.history), func(t *testing.T) {
@@ -112,7 +110,7 @@ func TestLogsDriftingClock(t *testing.T) {
 					"METERS=house=/dev/a?model=403&tz=UTC&history=gaps", "DATA_DIR="+dir)
 				m := sims["/dev/a"]
 				l.start()
-				for range 4 {
+				for range 3 {
 					l.pass(30 * time.Hour)
 					l.lines.cut("/dev/a")
 					l.pass(12 * time.Hour)

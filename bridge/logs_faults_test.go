@@ -1,12 +1,13 @@
 package bridge
 
 import (
-	"bytes"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -103,55 +104,31 @@ func TestLogsFaults(t *testing.T) {
 func TestLogsDamagedStore(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
-		damage func(t *testing.T, file string)
+		damage func(file string) error
 		healed bool // the rows are read again
 	}{
-		{"cut in the middle", func(t *testing.T, file string) {
+		{"cut in the middle", func(file string) error {
 			info, err := os.Stat(file)
-			if err == nil {
-				err = os.Truncate(file, info.Size()/2)
-			}
 			if err != nil {
-				t.Fatal(err)
+				return err
 			}
+			return os.Truncate(file, info.Size()/2)
 		}, true},
-		{"empty", func(t *testing.T, file string) {
-			if err := os.Truncate(file, 0); err != nil {
-				t.Fatal(err)
-			}
-		}, true},
-		{"something else", func(t *testing.T, file string) {
-			if err := os.WriteFile(file, []byte("{\"rows\":[]}\n"), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}, true},
-		{"overwritten", func(t *testing.T, file string) {
+		{"empty", func(file string) error { return os.Truncate(file, 0) }, true},
+		{"something else", func(file string) error { return os.WriteFile(file, []byte("{\"rows\":[]}\n"), 0o600) }, true},
+		{"overwritten", func(file string) error {
 			content, err := os.ReadFile(file)
 			if err != nil {
-				t.Fatal(err)
+				return err
 			}
 			for i := len(content) / 3; i < len(content)/2; i++ {
 				content[i] = byte(i)
 			}
-			if err := os.WriteFile(file, content, 0o600); err != nil {
-				t.Fatal(err)
-			}
+			return os.WriteFile(file, content, 0o600)
 		}, true},
-		{"a directory", func(t *testing.T, file string) {
-			if err := os.Remove(file); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Mkdir(file, 0o700); err != nil {
-				t.Fatal(err)
-			}
-		}, false},
-		{"of somebody else", func(t *testing.T, file string) {
-			if err := os.Remove(file); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Symlink(filepath.Join(filepath.Dir(file), "not", "there"), file); err != nil { // no permission says nothing to root
-				t.Fatal(err)
-			}
+		{"a directory", func(file string) error { return errors.Join(os.Remove(file), os.Mkdir(file, 0o700)) }, false},
+		{"a way that leads nowhere", func(file string) error { // taking permissions away says nothing to root
+			return errors.Join(os.Remove(file), os.Symlink(filepath.Join(filepath.Dir(file), "not", "there"), file))
 		}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -163,14 +140,16 @@ func TestLogsDamagedStore(t *testing.T) {
 				l.pass(40 * time.Minute)
 				l.stop()
 				file := filepath.Join(dir, "history.db")
-				tt.damage(t, file)
+				if err := tt.damage(file); err != nil {
+					t.Fatal(err)
+				}
 				l.pass(3 * time.Hour)
 				before := len(l.logs.lines("level=WARN", "level=ERROR"))
 				l.start()
 				l.pass(10 * time.Minute)
 				l.want("kmp2mqtt/bridge/state", "online")
 				l.want("kmp2mqtt/house/availability", "online")
-				if got := l.logs.lines("level=WARN", "level=ERROR")[before:]; len(got) == 0 || !bytes.Contains([]byte(got[0]), []byte("history.db")) {
+				if got := l.logs.lines("level=WARN", "level=ERROR")[before:]; len(got) == 0 || !strings.Contains(got[0], "history.db") {
 					t.Errorf("the log says %q", got)
 				}
 				if tt.healed {
