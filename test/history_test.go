@@ -5,11 +5,14 @@ package test
 import (
 	"bytes"
 	"context"
+	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +22,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"go.etcd.io/bbolt"
 )
 
 // kept403 are the counters that the bridge keeps of a MULTICAL 403's logs.
@@ -435,4 +440,335 @@ func TestHistoryAgain(t *testing.T) {
 		t.Fatalf("the answer is %s", reply.Payload)
 	}
 	sameRows(t, "published again", live.arrived()[len(before):], truth.hours[5:9])
+}
+
+// TestHistoryExport exports while the bridge writes, and then in every form and part.
+func TestHistoryExport(t *testing.T) {
+	t.Parallel()
+	_, house := simulate(t, "-log-depth=120", "-log-buffer=160", "-serial=505")
+	_, garage := simulate(t, "-log-depth=20", "-serial=506", "-seed=2")
+	truth, other := logsOf(t, house), logsOf(t, garage)
+	b := mosquitto(t, open)
+	live := subscribe(t, b.client())
+	data := t.TempDir()
+	bridge(t, "METERS=house="+utc(house)+unlimited+" garage="+utc(garage)+unlimited, "DATA_DIR="+data, "MQTT_URL="+b.url())
+	live.any(historyTopic)
+	for n, done := 0, false; !done; n++ {
+		rows := exported(t, data, "-meter", "house")
+		hours := only(rows, "hour")
+		all, days := truth.as(t, hours)
+		sameRows(t, "hours so far", hours, all[:min(len(hours), len(all))])
+		soFar := only(rows, "day")
+		sameRows(t, "days so far", soFar, days[:min(len(soFar), len(days))])
+		done = truth.complete(t, rows)
+		if n > 1000 {
+			t.Fatal("the export does not get complete")
+		}
+	}
+	eventually(t, "the other meter's rows are there", func() bool { return other.complete(t, exported(t, data, "-meter", "garage")) })
+	truth.check(t, "by name", exported(t, data, "-meter", "house"))
+	truth.check(t, "by serial number", exported(t, data, "-meter", "505"))
+	both := exported(t, data)
+	other.check(t, "both", slices.DeleteFunc(slices.Clone(both), func(r row) bool { return r["serial"] != `"506"` }))
+	for _, r := range both {
+		if want := map[string]string{`"505"`: `"house"`, `"506"`: `"garage"`}[r["serial"]]; r["meter"] != want {
+			t.Fatalf("a row of another: %v", r)
+		}
+	}
+	from, to := truth.hours[20], truth.hours[50]
+	part := []string{"-meter", "house", "-log", "hour", "-since", strings.Trim(from["time"], `"`), "-until", strings.Trim(to["time"], `"`)}
+	rows := exported(t, data, part...)
+	sameRows(t, "a part", rows, truth.hours[20:50])
+
+	lines, err := csv.NewReader(strings.NewReader(fine(t, append([]string{"export", "-data", data, "-csv"}, part...)...))).ReadAll()
+	if err != nil || len(lines) != len(rows)+1 {
+		t.Fatalf("%d lines of CSV: %v", len(lines), err)
+	}
+	for i, r := range rows {
+		for c, key := range lines[0] {
+			if want := strings.Trim(r[key], `"`); lines[i+1][c] != want && key != "correction_s" {
+				t.Fatalf("CSV: %s of row %d is %q, want %q", key, i, lines[i+1][c], want)
+			}
+		}
+	}
+	i := 0
+	for line := range strings.Lines(fine(t, append([]string{"export", "-data", data, "-influx"}, part...)...)) {
+		r := rows[i]
+		i++
+		if want := fmt.Sprintf("kmp2mqtt,log=hour,meter=house,serial=505 id=%di,", r.id()); !strings.HasPrefix(line, want) ||
+			!strings.Contains(line, ",energy_gj="+r["energy_gj"]+",") || !strings.HasSuffix(line, fmt.Sprintf(" %d\n", r.stamp().UnixNano())) {
+			t.Fatalf("Influx: %q of %v", line, r)
+		}
+	}
+	if i != len(rows) {
+		t.Errorf("Influx: %d lines, want %d", i, len(rows))
+	}
+	if r := tool(t, "export", "-data", data, "-json", "-meter", "shed"); r.status != 2 || !strings.Contains(r.log, "house") || r.out != "" {
+		t.Errorf("a meter that is not there: %+v", r)
+	}
+}
+
+// damages are what can become of the file of the rows while no bridge runs.
+var damages = map[string]struct {
+	do    func(t *testing.T, name string)
+	again bool // nobody knows any more what was published
+	aside bool // there is something to be set aside
+}{
+	"a page of rows": {do: spoilRows, aside: true},
+	"cut off": {do: func(t *testing.T, name string) {
+		t.Helper()
+		if err := os.Truncate(name, 5000); err != nil {
+			t.Fatal(err)
+		}
+	}, again: true, aside: true},
+	"something else": {do: func(t *testing.T, name string) {
+		t.Helper()
+		if err := os.WriteFile(name, bytes.Repeat([]byte("no database\n"), 2000), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}, again: true, aside: true},
+	"gone": {do: func(t *testing.T, name string) {
+		t.Helper()
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}, again: true},
+}
+
+// spoilRows flips a bit in the fullest page that holds rows.
+func spoilRows(t *testing.T, name string) {
+	t.Helper()
+	db, err := bbolt.Open(name, 0o600, &bbolt.Options{ReadOnly: true, PreLoadFreelist: true, Timeout: patience})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fullest, most, size := 0, 0, db.Info().PageSize
+	if err := db.View(func(tx *bbolt.Tx) error {
+		for id := 0; ; id++ {
+			info, err := tx.Page(id)
+			if err != nil || info == nil {
+				return err
+			}
+			if info.Type == "leaf" && info.Count > most {
+				fullest, most = id, info.Count
+			}
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil || most < 10 {
+		t.Fatalf("a page with %d rows: %v", most, err)
+	}
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	one, at := make([]byte, 1), int64(fullest*size+size*3/4)
+	if _, err := f.ReadAt(one, at); err != nil {
+		t.Fatal(err)
+	}
+	one[0] ^= 0x10
+	if _, err := f.WriteAt(one, at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestHistoryDamaged damages the file of the rows between two runs of the bridge. It says so, sets the file aside and
+// reads the rows again; what is known to be published is not published again.
+func TestHistoryDamaged(t *testing.T) {
+	t.Parallel()
+	_, line := simulate(t, "-log-depth=200", "-serial=507")
+	truth := logsOf(t, line)
+	for name, damage := range damages {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := mosquitto(t, open)
+			live := subscribe(t, b.client())
+			data := t.TempDir()
+			settings := []string{"METERS=house=" + utc(line) + unlimited, "DATA_DIR=" + data, "MQTT_URL=" + b.url()}
+			p := bridge(t, settings...)
+			within(t, recovery, "all rows arrive", func() bool { return truth.complete(t, live.arrived()) })
+			stopped(t, p, syscall.SIGTERM)
+			before := live.arrived()
+			truth.check(t, "published", before)
+			damage.do(t, filepath.Join(data, "history.db"))
+
+			p = bridge(t, settings...)
+			if damage.aside {
+				p.says(t, "history.db", "damaged")
+			}
+			within(t, recovery, "all rows are kept again", func() bool {
+				_, err := os.Stat(filepath.Join(data, "history.db"))
+				if err != nil {
+					return false
+				}
+				rows := exported(t, data)
+				return len(rows) >= len(before) && truth.complete(t, rows)
+			})
+			if damage.again {
+				within(t, recovery, "all rows arrive again", func() bool { return truth.complete(t, live.arrived()[len(before):]) })
+				truth.check(t, "published again", live.arrived()[len(before):])
+			}
+			stopped(t, p, syscall.SIGTERM)
+			truth.check(t, "export", exported(t, data))
+			if n := len(live.arrived()) - len(before); !damage.again && n != 0 {
+				t.Errorf("%d rows are published again", n)
+			}
+			list, err := filepath.Glob(filepath.Join(data, "history.db.damaged-*"))
+			if err != nil || len(list) != map[bool]int{true: 1}[damage.aside] {
+				t.Errorf("set aside: %v, %v", list, err)
+			}
+			if said := strings.Count(p.log.String(), " ERR "); said > 1 {
+				t.Errorf("%d errors", said)
+			}
+		})
+	}
+}
+
+// TestLogInterrupted reads a log over a serial port at 1200 baud. It is interrupted again and again, and goes on each
+// time where it was; in the end the file has every row once.
+func TestLogInterrupted(t *testing.T) {
+	t.Parallel()
+	device := filepath.Join(t.TempDir(), "meter")
+	meter := simulatePTY(t, device, "-pace", "-log-buffer=100", "-serial=508")
+	port := freePort(t)
+	ser2net(t, port, device)
+	now := time.Now().UTC().Truncate(time.Hour)
+	name := filepath.Join(t.TempDir(), "rows.json")
+	command := func(more ...string) []string {
+		return append([]string{
+			"log", utc("tcp://" + address(port)), "hour", "-since", now.Add(-12 * time.Hour).Format(time.RFC3339),
+			"-until", now.Format(time.RFC3339), "-registers", kept403, "-json",
+		}, more...)
+	}
+	lines := func() int {
+		content, err := os.ReadFile(name)
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		return bytes.Count(content, []byte("\n"))
+	}
+	for range 2 {
+		had := lines()
+		p := start(t, nil, program, command("-out", name)...)
+		eventually(t, "more rows are in the file", func() bool { return lines() > had || !p.running() })
+		if code := p.end(t, syscall.SIGINT); code != 1 {
+			t.Fatalf("interrupted, status %d", code)
+		}
+		p.says(t, "the same command goes on after them")
+	}
+	if n := lines(); n >= 12 {
+		t.Fatalf("all %d rows are there before the last run", n)
+	}
+	p := start(t, nil, program, command("-out", name)...)
+	within(t, recovery, "the last run ends", func() bool { return !p.running() })
+	if code := p.status(t); code != 0 {
+		t.Fatalf("status %d", code)
+	}
+	if r := tool(t, command("-out", name)...); r.status != 0 || !strings.Contains(r.log, "no rows") {
+		t.Errorf("nothing is left: %+v", r)
+	}
+	whole := start(t, nil, program, command()...)
+	within(t, recovery, "it is read in one piece", func() bool { return !whole.running() })
+	rows := rowsIn(t, read(t, name))
+	sameRows(t, "in pieces", rows, rowsIn(t, whole.out.String()))
+	for i, r := range rows {
+		if want := now.Add(time.Duration(i-12) * time.Hour); !r.stamp().Equal(want) || len(rows) != 12 {
+			t.Errorf("row %d of %d is of %v, want %v", i, len(rows), r.stamp(), want)
+		}
+	}
+	if !meter.running() {
+		t.Error("the meter has ended")
+	}
+}
+
+// TestClock sets a clock that is wrong, when told so twice. It drifts on from there.
+func TestClock(t *testing.T) {
+	t.Parallel()
+	_, line := simulate(t, "-clock-offset=-1h30m", "-clock-drift=100000", "-serial=509")
+	drift := func() (d int) {
+		t.Helper()
+		if _, err := fmt.Sscan(object(t, fine(t, "clock", utc(line), "-json"))["drift_s"], &d); err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	before := drift()
+	if before < -5401 || before > -5000 {
+		t.Fatalf("the clock is off by %d s", before)
+	}
+	hours := logOf(t, line, "hour")
+	if r := tool(t, "clock", utc(line), "-set"); r.status != 2 || !strings.Contains(r.log, "-yes") || r.out != "" {
+		t.Errorf("-set without -yes: %+v", r)
+	}
+	if d := drift(); d > -5000 {
+		t.Errorf("the clock was set without -yes: it is off by %d s", d)
+	}
+	said := object(t, fine(t, "clock", utc(line), "-set", "-yes", "-json"))
+	if !slices.Contains([]string{"-2", "-1", "0", "1", "2"}, said["drift_s"]) {
+		t.Errorf("set, it is off by %s s", said["drift_s"])
+	}
+	eventually(t, "the clock runs ahead", func() bool { return drift() >= 2 })
+	sameRows(t, "the rows of before", logOf(t, line, "hour")[:len(hours)-2], hours[:len(hours)-2])
+}
+
+// TestDemoUnplugged pulls the plug of the demo by the key that it names, and puts it back: the hours that pass meanwhile
+// arrive in order behind it.
+func TestDemoUnplugged(t *testing.T) {
+	t.Parallel()
+	port, broker := freePort(t), freePort(t)
+	// A terminal is what makes the demo listen to keys.
+	terminal := start(t, []string{"MQTT_LISTEN=" + address(broker), "TMPDIR=" + t.TempDir()}, "socat",
+		fmt.Sprintf("TCP-LISTEN:%d,bind=%s,reuseaddr", port, host), "EXEC:"+program+" demo,pty,setsid,ctty,stderr,echo=0")
+	var keys net.Conn
+	eventually(t, "the terminal is there", func() bool {
+		var err error
+		keys, err = net.Dial("tcp", address(port)) //nolint:noctx // on this machine
+		return err == nil || !terminal.running()
+	})
+	screen := &transcript{}
+	go io.Copy(screen, keys) //nolint:errcheck // it ends with the connection
+	t.Cleanup(func() {
+		keys.Close()
+		if t.Failed() {
+			t.Log(screen.tail())
+		}
+	})
+	shows := func(text string) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("the demo shows %q", text), func() bool { return strings.Contains(screen.String(), text) })
+	}
+	press := func() {
+		t.Helper()
+		if _, err := keys.Write([]byte("\n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shows("Press Enter")
+	listens(t, broker, terminal)
+	live := subscribe(t, clientOptions(broker))
+	within(t, recovery, "the first hour", func() bool { return len(live.arrived()) > 0 })
+	press()
+	shows("unplugged")
+	states, before := len(live.all("kmp2mqtt/house")), live.arrived()
+	live.says("kmp2mqtt/house/availability", "offline")
+	press()
+	shows("plugged in again")
+	within(t, recovery, "it is read again", func() bool { return len(live.all("kmp2mqtt/house")) > states })
+	within(t, recovery, "the hours of the outage", func() bool { return len(live.arrived()) >= len(before)+2 })
+	rows, again := once(t, live.arrived())
+	if again > 0 {
+		t.Errorf("%d rows were repeated", again)
+	}
+	for i := range len(rows) - 1 {
+		if d := rows[i+1].stamp().Sub(rows[i].stamp()); d != time.Hour {
+			t.Errorf("%v lies between %v and %v", d, rows[i], rows[i+1])
+		}
+	}
+	for _, r := range rows[1:] { // at the first one it may not be known yet how fast the clock runs
+		if r["correction_s"] != "" {
+			t.Errorf("a clock that runs faster is taken to be wrong: %v", r)
+		}
+	}
 }
