@@ -39,7 +39,7 @@ var (
 
 // rowStore is what the feed needs of the history.
 type rowStore interface {
-	After(serial string, log kmp.LogType, id uint32, most int) ([]logbook.Row, error)
+	After(serial string, log kmp.LogType, id int64, most int) ([]logbook.Row, error)
 	Position(consumer, serial string, log kmp.LogType) (id uint32, ok bool, err error)
 	SetPosition(consumer, serial string, log kmp.LogType, id uint32) error
 }
@@ -96,7 +96,7 @@ type replay struct {
 
 	begun bool
 	over  bool      // all of it has been read
-	at    uint32    // read so far
+	at    int64     // read so far; -1: nothing
 	when  time.Time // of that row
 	last  uint32    // the newest row that had been published when it began
 }
@@ -153,7 +153,7 @@ func (f *feed) replay(serial string, log kmp.LogType, since, until time.Time, do
 		return errReplays
 	}
 	f.replays++
-	m.replays = append(m.replays, &replay{log: log, since: since, until: until, done: done})
+	m.replays = append(m.replays, &replay{at: -1, log: log, since: since, until: until, done: done})
 	f.queue(m)
 	return nil
 }
@@ -281,7 +281,7 @@ func (f *feed) settle(m *fedMeter) error {
 	if err := f.store.SetPosition(feedConsumer, m.serial, row.Log, row.ID); err != nil {
 		return err
 	}
-	rows, err := f.store.After(m.serial, row.Log, row.ID-1, 1)
+	rows, err := f.store.After(m.serial, row.Log, int64(row.ID)-1, 1)
 	if err != nil {
 		return err
 	}
@@ -344,11 +344,11 @@ func (f *feed) load(m *fedMeter) error {
 		return f.loadReplay(m, r)
 	}
 	for _, log := range feedLogs {
-		last, _, err := f.store.Position(feedConsumer, m.serial, log) // 0: before the first row
+		last, known, err := f.store.Position(feedConsumer, m.serial, log)
 		if err != nil {
 			return err
 		}
-		rows, err := f.store.After(m.serial, log, last, feedPage)
+		rows, err := f.store.After(m.serial, log, behind(last, known), feedPage)
 		if err != nil {
 			return err
 		}
@@ -358,6 +358,15 @@ func (f *feed) load(m *fedMeter) error {
 		}
 	}
 	return nil
+}
+
+// behind is the id after which rows are new, when the position of a consumer is known, or is not:
+// -1, as a log may begin with id 0.
+func behind(position uint32, known bool) int64 {
+	if !known {
+		return -1
+	}
+	return int64(position)
 }
 
 // loadReplay reads the next page of a range, and ends the replay behind its last one.
@@ -380,7 +389,7 @@ func (f *feed) loadReplay(m *fedMeter, r *replay) error {
 				r.over = true
 				break
 			}
-			if r.at = row.ID; r.covers(row) {
+			if r.at = int64(row.ID); r.covers(row) {
 				m.page = append(m.page, row)
 			}
 		}

@@ -231,7 +231,7 @@ func (s *faultyRows) call(method, serial string) error {
 	return errors.Join(s.fails[method], s.fails[method+" "+serial])
 }
 
-func (s *faultyRows) After(serial string, log kmp.LogType, id uint32, most int) ([]logbook.Row, error) {
+func (s *faultyRows) After(serial string, log kmp.LogType, id int64, most int) ([]logbook.Row, error) {
 	if err := s.call("After", serial); err != nil {
 		return nil, err
 	}
@@ -1048,11 +1048,11 @@ func (s *memoryHistory) Append(serial string, rows []logbook.Row) error {
 	return nil
 }
 
-func (s *memoryHistory) After(serial string, log kmp.LogType, id uint32, most int) ([]logbook.Row, error) {
+func (s *memoryHistory) After(serial string, log kmp.LogType, id int64, most int) ([]logbook.Row, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	rows := s.logs[serial+log.String()]
-	from := slices.IndexFunc(rows, func(row logbook.Row) bool { return row.ID > id })
+	from := slices.IndexFunc(rows, func(row logbook.Row) bool { return int64(row.ID) > id })
 	if from < 0 {
 		return nil, nil
 	}
@@ -1079,4 +1079,22 @@ func (s *memoryHistory) Restart(serial string, log kmp.LogType) error {
 	delete(s.positions, serial+log.String())
 	delete(s.logs, serial+log.String())
 	return nil
+}
+
+// A log may begin with id 0: 16-bit ids do, after the last one.
+func TestFeedFirstID(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFeedHouse(t)
+		h.add("1", logRows(t, kmp.LogHour, 0, 3)...)
+		h.feed.is("1", "house", nil)
+		h.awaitIDs("k/house/history", "hour 0-3")
+		rows := -1
+		if err := h.feed.replay("1", kmp.LogHour, time.Time{}, time.Time{}, func(n int, err error) { rows = n }); err != nil {
+			t.Fatal(err)
+		}
+		h.awaitIDs("k/house/history", "hour 0-3, hour 0-3")
+		if time.Sleep(time.Second); rows != 4 {
+			t.Errorf("%d rows again", rows)
+		}
+	})
 }

@@ -113,11 +113,11 @@ func (i *imports) Pending() ([]statistics.Series, error) {
 // page is what comes next of a log. Rows from which nothing can be imported are passed over.
 func (i *imports) page(m rowsOf, log kmp.LogType) ([]statistics.Series, error) {
 	for {
-		after, _, err := i.store.Position(importConsumer, m.serial, log)
+		last, known, err := i.store.Position(importConsumer, m.serial, log)
 		if err != nil {
 			return nil, err
 		}
-		rows, err := i.store.After(m.serial, log, after, importPage)
+		rows, err := i.store.After(m.serial, log, behind(last, known), importPage)
 		if err != nil || len(rows) == 0 {
 			return nil, err
 		}
@@ -231,7 +231,7 @@ func (i *imports) settle(serial string, log kmp.LogType, o *offer, rows int) err
 	}
 	last := o.rows[rows-1]
 	o.rows = o.rows[rows:]
-	there, err := i.store.After(serial, log, last.id-1, 1)
+	there, err := i.store.After(serial, log, int64(last.id)-1, 1)
 	if err != nil {
 		return err
 	}

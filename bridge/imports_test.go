@@ -436,3 +436,13 @@ func (p *pipeListener) Close() error {
 }
 
 func (p *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// A log may begin with id 0.
+func TestImportsFirstID(t *testing.T) {
+	l := newImportLab(t)
+	l.keep(hourRow(t, 0, 1, "10.000", ""), hourRow(t, 1, 2, "10.100", ""))
+	s := l.want("hour energy 1=10.000 2=10.100")
+	l.settled(s[0], 0)
+	l.position(0)
+	l.want("hour energy 2=10.100")
+}

@@ -38,7 +38,7 @@ func kept(t *testing.T, dir, serial string, log kmp.LogType) []logbook.Row {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	rows, err := s.After(serial, log, 0, 1<<16)
+	rows, err := s.After(serial, log, -1, 1<<16)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -191,10 +191,10 @@ func (s *Store) Last(serial string, log kmp.LogType) (row logbook.Row, found boo
 	return row, found, err
 }
 
-// After returns the rows with an id above id, ascending, at most as many as said, without
-// those of before a [Store.Restart].
-func (s *Store) After(serial string, log kmp.LogType, id uint32, most int) (rows []logbook.Row, err error) {
-	if s == nil || most <= 0 || id == math.MaxUint32 {
+// After returns the rows with an id above id, -1 for all, ascending, at most as many as said,
+// without those of before a [Store.Restart].
+func (s *Store) After(serial string, log kmp.LogType, id int64, most int) (rows []logbook.Row, err error) {
+	if s == nil || most <= 0 || id >= math.MaxUint32 {
 		return nil, nil
 	}
 	err = s.run(false, func(r *records) error {
@@ -203,7 +203,7 @@ func (s *Store) After(serial string, log kmp.LogType, id uint32, most int) (rows
 		if err != nil {
 			return err
 		}
-		_, err = r.rows(serial, log, rowKey(serial, log, state.generation, id+1), most, func(row logbook.Row) {
+		_, err = r.rows(serial, log, rowKey(serial, log, state.generation, uint32(id+1)), most, func(row logbook.Row) {
 			rows = append(rows, row)
 		})
 		return err

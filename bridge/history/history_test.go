@@ -310,12 +310,13 @@ func TestLogsApart(t *testing.T) {
 
 func TestAfter(t *testing.T) {
 	s := sound(t, t.TempDir())
-	must(t, s.Append(serial, append(append(hourRows(1, 4), hourRows(8, 9)...), rowOf(kmp.LogHour, math.MaxUint32, hour(10)))))
+	must(t, s.Append(serial, append(append(hourRows(0, 4), hourRows(8, 9)...), rowOf(kmp.LogHour, math.MaxUint32, hour(10)))))
 	for _, c := range []struct {
-		id   uint32
+		id   int64
 		most int
 		want []uint32
 	}{
+		{-1, 2, []uint32{0, 1}},
 		{0, 100, []uint32{1, 2, 3, 4, 8, 9, math.MaxUint32}},
 		{0, 2, []uint32{1, 2}},
 		{2, 1, []uint32{3}},
