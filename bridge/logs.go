@@ -93,7 +93,11 @@ type logVisits struct {
 // that is not known.
 func (v *logVisits) believe(c logbook.ClockReading, drift *int64) bool {
 	near := func(other time.Duration) bool { return (c.Drift - other).Abs() < clockSurprise }
+	asBefore := drift != nil && (c.Drift-time.Duration(*drift)*time.Second).Abs() < wrongClock
 	switch {
+	case v.speed == 0 && c.Drift.Abs() >= wrongClock && !asBefore && near(0): // it may be one that runs fast
+		v.doubt = c
+		return false
 	case near(0), v.rate() != 1, drift != nil && near(time.Duration(*drift)*time.Second),
 		near(v.doubt.Drift) && !v.doubt.At.IsZero() && c.At.Sub(v.doubt.At) >= clockConfirms:
 		v.doubt = logbook.ClockReading{}
