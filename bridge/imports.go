@@ -22,6 +22,9 @@ const (
 	importConsumer = "home_assistant"
 	// importPage is how many rows of a log are offered at once.
 	importPage = 720
+	// importMost is how many are at most, where hours of one sensor wait for Home Assistant and
+	// those of others need not.
+	importMost = 20 * importPage
 )
 
 // importLogs are the logs whose rows become hours of statistics. That of a day is its last hour.
@@ -49,7 +52,28 @@ type offerKey struct {
 // offer is a page of rows of which some hours may not be settled yet.
 type offer struct {
 	rows []offered
-	left map[string]map[time.Time]bool // by register: the hours that are not settled
+	left hoursOf // not settled
+	done hoursOf // settled, and not to be offered again while others of their rows wait
+}
+
+// hoursOf are hours by register.
+type hoursOf map[string]map[time.Time]bool
+
+func (h hoursOf) add(register string, end time.Time) {
+	if h[register] == nil {
+		h[register] = make(map[time.Time]bool)
+	}
+	h[register][end] = true
+}
+
+// any reports whether an hour is among those of any register.
+func (h hoursOf) any(end time.Time) bool {
+	for _, hours := range h {
+		if hours[end] {
+			return true
+		}
+	}
+	return false
 }
 
 // offered is a row and the hour that it ends; zero: none.
@@ -113,15 +137,25 @@ func (i *imports) Pending() ([]statistics.Series, error) {
 // page is what comes next of a log. Rows from which nothing can be imported are passed over.
 func (i *imports) page(m rowsOf, log kmp.LogType) ([]statistics.Series, error) {
 	for {
+		var done hoursOf
+		most := importPage
+		if o := i.offers[offerKey{m.serial, log}]; o != nil {
+			done = o.done
+			for _, row := range o.rows {
+				if most < importMost && done.any(row.end) {
+					most++
+				}
+			}
+		}
 		last, known, err := i.store.Position(importConsumer, m.serial, log)
 		if err != nil {
 			return nil, err
 		}
-		rows, err := i.store.After(m.serial, log, behind(last, known), importPage)
+		rows, err := i.store.After(m.serial, log, behind(last, known), most)
 		if err != nil || len(rows) == 0 {
 			return nil, err
 		}
-		series, o := offerRows(m, log, rows)
+		series, o := offerRows(m, log, rows, done)
 		i.offers[offerKey{m.serial, log}] = o
 		if len(series) > 0 {
 			return series, nil
@@ -132,9 +166,10 @@ func (i *imports) page(m rowsOf, log kmp.LogType) ([]statistics.Series, error) {
 	}
 }
 
-// offerRows makes a series of each counter of energy or volume in rows.
-func offerRows(m rowsOf, log kmp.LogType, rows []logbook.Row) ([]statistics.Series, *offer) {
-	o := &offer{left: make(map[string]map[time.Time]bool)}
+// offerRows makes a series of each counter of energy or volume in rows, without the hours that are
+// done.
+func offerRows(m rowsOf, log kmp.LogType, rows []logbook.Row, done hoursOf) ([]statistics.Series, *offer) {
+	o := &offer{left: make(hoursOf), done: make(hoursOf)}
 	var all []statistics.Series
 	index := make(map[string]int) // in all, by sensor and key
 	for _, row := range rows {
@@ -150,6 +185,10 @@ func offerRows(m rowsOf, log kmp.LogType, rows []logbook.Row) ([]statistics.Seri
 				continue
 			}
 			for _, name := range sensors(v.Register) {
+				if done[name][end] {
+					o.done.add(name, end)
+					continue
+				}
 				id := name + " in " + v.Key
 				at, ok := index[id]
 				if !ok {
@@ -161,13 +200,8 @@ func offerRows(m rowsOf, log kmp.LogType, rows []logbook.Row) ([]statistics.Seri
 						Always: m.external && name == v.Register.Name, OwnOnly: name != v.Register.Name,
 					})
 				}
-				hours := o.left[name]
-				if hours == nil {
-					hours = make(map[time.Time]bool)
-					o.left[name] = hours
-				}
-				if !hours[end] {
-					hours[end] = true
+				if !o.left[name][end] {
+					o.left.add(name, end)
 					all[at].Points = append(all[at].Points, statistics.Point{End: end, Value: n})
 				}
 			}
@@ -206,22 +240,13 @@ func (i *imports) Done(s statistics.Series) error {
 	}
 	for _, p := range s.Points {
 		delete(o.left[s.Register], p.End)
+		o.done.add(s.Register, p.End)
 	}
 	settled := 0
-	for settled < len(o.rows) && !o.waits(o.rows[settled].end) {
+	for settled < len(o.rows) && !o.left.any(o.rows[settled].end) {
 		settled++
 	}
 	return i.settle(s.Serial, s.Log, o, settled)
-}
-
-// waits reports whether an hour is not settled yet.
-func (o *offer) waits(end time.Time) bool {
-	for _, hours := range o.left {
-		if hours[end] {
-			return true
-		}
-	}
-	return false
 }
 
 // settle notes that the first rows of an offer are settled.
