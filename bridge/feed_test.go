@@ -1089,7 +1089,7 @@ func TestFeedFirstID(t *testing.T) {
 		h.feed.is("1", "house", nil)
 		h.awaitIDs("k/house/history", "hour 0-3")
 		rows := -1
-		if err := h.feed.replay("1", kmp.LogHour, time.Time{}, time.Time{}, func(n int, err error) { rows = n }); err != nil {
+		if err := h.feed.replay("1", kmp.LogHour, time.Time{}, time.Time{}, func(n int, _ error) { rows = n }); err != nil {
 			t.Fatal(err)
 		}
 		h.awaitIDs("k/house/history", "hour 0-3, hour 0-3")

@@ -161,7 +161,7 @@ func TestImportsOffer(t *testing.T) {
 	l.position(1)
 	l.settled(list[1], 2) // the second one has to wait
 	l.position(1)
-	list = l.want("hour volume 2=11.5") // what is settled is not offered again
+	list = l.want("hour volume 2=11.5")       // what is settled is not offered again
 	l.keep(hourRow(t, 4, 4, "2.000", "13.5")) // comes with the next look
 	l.settled(list[0])
 	l.position(3)
