@@ -271,6 +271,7 @@ func (b *bridge) formerRows() {
 	for _, m := range meters {
 		if checkName(m.Name) == nil {
 			b.feed.is(m.Serial, m.Name, nil)
+			b.imports.is(rowsOf{serial: m.Serial, name: m.Name, identity: m.Serial, label: m.Name})
 		}
 	}
 }

@@ -24,8 +24,10 @@ const (
 	// logDaily is how often the rows that nobody missed are read as well, so that what is kept
 	// has no hole.
 	logDaily = 24 * time.Hour
-	// logSilences in a row mean that the meter has no log that could be read.
+	// logSilences in a row mean that the meter has no log that could be read; after logSilent
+	// one more is allowed, since all of them may have been chance.
 	logSilences = 2
+	logSilent   = 30 * 24 * time.Hour
 	// logCounters are kept of each row: with date and time one request has room for them.
 	logCounters = 6
 	// logRides is how soon behind a reading a visit to the log wakes nobody up. Where a battery
@@ -159,7 +161,8 @@ func (v *logVisits) nextRow() time.Time {
 
 // logSource says where the meter's logs are read; false: they are not, or nowhere.
 func (p *poller) logSource(d *device) (kmp.Address, bool) {
-	if p.history == nil || d.cfg.History == HistoryOff || d.record.Logs.Silent >= logSilences {
+	silent := d.record.Logs.Silent >= logSilences && time.Since(d.record.Logs.Looked).Abs() < logSilent
+	if p.history == nil || d.cfg.History == HistoryOff || silent {
 		return 0, false
 	}
 	model, known := catalog.ModelByName(cmp.Or(d.cfg.Model, d.record.Profile.Model))
@@ -222,8 +225,11 @@ func (p *poller) wantLogs(d *device, now, last time.Time) {
 // logsWanted decides by the clock whether a look at the log is worth its requests.
 func (d *device) logsWanted(now, last time.Time) bool {
 	v := &d.logs
-	if d.cfg.History == HistoryHour && v.looked && v.speed == 0 {
+	if d.cfg.History == HistoryHour && v.looked && v.speed == 0 && !v.clock.At.IsZero() {
 		return now.Sub(v.clock.At) >= clockSettles
+	}
+	if v.looked && v.before.IsZero() && now.Sub(d.record.Logs.Looked).Abs() < time.Hour { // an empty log
+		return false
 	}
 	daily := now.Sub(d.record.Logs.Looked).Abs() >= logDaily // our own clock may have been ahead
 	if v.looked && !daily && now.Before(v.nextRow()) {       // before that the meter's clock is not known: it may be years ahead
@@ -426,7 +432,8 @@ func (p *poller) noLog(d *device, err error) {
 		record.Owed, record.Looked, record.Wanted = nil, time.Now(), false
 		return
 	}
-	if record.Silent++; record.Silent >= logSilences {
+	record.Looked = time.Now()
+	if record.Silent++; record.Silent == logSilences {
 		p.log.Info("the meter has no log that can be read; what the bridge misses is lost", "meter", d.status.meter.Name, "error", err)
 	}
 }
