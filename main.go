@@ -975,6 +975,9 @@ func (p program) log(ctx context.Context, args []string) error {
 	if *file != "" && format == logbook.Table {
 		return usagef("-out needs -csv or -json: a table cannot be gone on with")
 	}
+	if info, err := os.Stat(*file); err == nil && !info.Mode().IsRegular() {
+		return usagef("-out %s: is no ordinary file, whose rows could be read first; without -out the rows go to standard output", *file)
+	}
 	var want logbook.Range
 	if want.Since, want.Until, err = rows.bounds(zone(m)); err != nil {
 		return err
@@ -1072,7 +1075,7 @@ func (p program) copyLog(ctx context.Context, r *logbook.Reader, write func([]lo
 		if err == nil {
 			err = write(rows)
 		}
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, logbook.ErrEnd) {
 			return n, last, nil
 		} else if err != nil {
 			return n, last, err

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"io"
 	"slices"
 	"time"
 
@@ -313,7 +312,7 @@ func (p *poller) readPages(ctx context.Context, d *device) (ended bool, err erro
 			v.lost = true
 		}
 		switch {
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, logbook.ErrEnd):
 			if p.endLog(d); v.reader == nil {
 				return true, nil
 			}

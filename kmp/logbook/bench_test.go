@@ -3,7 +3,6 @@ package logbook
 import (
 	"context"
 	"errors"
-	"io"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -83,7 +82,7 @@ func drain(t *testing.T, r *Reader) (n int) {
 	for {
 		rows, err := r.Next(context.Background())
 		n += len(rows)
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, ErrEnd) {
 			return n
 		}
 		if err != nil {

@@ -4,7 +4,7 @@
 //	r := logbook.NewReader(logbook.Source{Conn: conn, Address: kmp.HeatMeter, Zone: zone}, kmp.LogHour, logbook.Range{After: 188, Known: true})
 //	for {
 //		rows, err := r.Next(ctx) // one request
-//		if errors.Is(err, io.EOF) {
+//		if errors.Is(err, logbook.ErrEnd) {
 //			break
 //		}
 //		...

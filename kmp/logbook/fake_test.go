@@ -422,7 +422,7 @@ func check(t *testing.T, f *fake, src Source) {
 			next++
 			compare(t, r, row, truth[row.ID], f)
 		}
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, ErrEnd) {
 			if newest, ok := r.Newest(); ok && next != newest+1 {
 				t.Fatalf("ends before %d, the newest is %d", next, newest)
 			}
@@ -574,7 +574,7 @@ func checkRecords(t *testing.T, f *fake, src Source) {
 				}
 			}
 		}
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, ErrEnd) {
 			if newest, ok := r.Newest(); ok && next != newest+shift+1 || began && f.newest()-next > 1 && next != f.newest()+1 {
 				t.Fatalf("ends before %d, the newest is %d, in truth %d", next, newest+shift, f.newest())
 			}

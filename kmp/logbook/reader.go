@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math"
 	"slices"
@@ -14,7 +13,7 @@ import (
 )
 
 // Reader reads a range of a meter's log from its oldest row up. It keeps what it has
-// learned of the log, so it is worth keeping: after [io.EOF], Next looks for new rows.
+// learned of the log, so it is worth keeping: after [ErrEnd], Next looks for new rows.
 // It is not for use by several goroutines at once.
 type Reader struct {
 	src  Source
@@ -46,7 +45,7 @@ type Reader struct {
 	inside   bool    // the first row not before Since was met
 	count    int     // rows delivered
 	over     bool    // the last row wanted was delivered
-	looked   bool    // newest is what the meter said since the last io.EOF
+	looked   bool    // newest is what the meter said since the last ErrEnd
 	search   search  // for the first row, or the oldest
 	part     *page   // some registers of it are yet to be read
 	suspects [][]Row // the same rows, which look wrong and are read again
@@ -127,7 +126,7 @@ func (r *Reader) Lost() (from, to uint32, ok bool) {
 
 // Next sends one request, which the connection may repeat, and returns the rows that can
 // be delivered then: ascending, without holes and continuing those of the Next before,
-// but for what Lost tells. There may be none yet: the end is [io.EOF], when every row up
+// but for what Lost tells. There may be none yet: the end is [ErrEnd], when every row up
 // to the newest one known was delivered, or the range is over. Called again after that,
 // it looks for new rows. An answer is not longer than 9 s at 1200 baud.
 //
@@ -146,7 +145,7 @@ func (r *Reader) Next(ctx context.Context) ([]Row, error) {
 	var err error
 	switch {
 	case r.over:
-		return nil, io.EOF
+		return nil, ErrEnd
 	case r.inModule():
 		err = r.nextRecords(ctx)
 	case r.config == nil && (r.want.Registers == nil || r.picky):
@@ -164,7 +163,7 @@ func (r *Reader) Next(ctx context.Context) ([]Row, error) {
 		err = r.find(ctx)
 	case r.next > r.newest:
 		r.looked = false
-		return nil, io.EOF
+		return nil, ErrEnd
 	default:
 		from, rows := r.gap()
 		err = r.read(ctx, from, rows)
@@ -200,7 +199,7 @@ func (r *Reader) send(ctx context.Context, q request) (p kmp.LogPage, ok bool, e
 	r.answered = true
 	if p.Info&kmp.LogEmpty != 0 {
 		r.looked, r.part, r.suspects = false, nil, nil
-		return p, false, io.EOF
+		return p, false, ErrEnd
 	}
 	if int64(p.Newest) < max(r.newest, r.next-1) {
 		return p, false, r.wentBack()

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -101,7 +100,7 @@ func (b *bed) read(r *Reader, errs int) (rows []Row, err error) {
 			b.Fatalf("%d rows and %v", len(got), err)
 		}
 		rows = append(rows, got...)
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, ErrEnd) {
 			return rows, nil
 		}
 		if err != nil {
@@ -325,7 +324,7 @@ func TestPushedOut(t *testing.T) {
 		next, lost := uint32(6), 0
 		for range 200 {
 			rows, err := r.Next(b.Context())
-			if err != nil && !errors.Is(err, io.EOF) {
+			if err != nil && !errors.Is(err, ErrEnd) {
 				b.Fatal(err)
 			}
 			for from, to, ok := r.Lost(); ok; from, to, ok = r.Lost() {
@@ -577,7 +576,7 @@ func TestInterrupted(t *testing.T) {
 			rows, err := r.Next(ctx)
 			cancel()
 			got = append(got, rows...)
-			if errors.Is(err, io.EOF) {
+			if errors.Is(err, ErrEnd) {
 				break
 			}
 			if errors.Is(err, context.DeadlineExceeded) {

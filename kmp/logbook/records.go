@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"time"
 
@@ -45,7 +44,7 @@ func (r *Reader) nextRecords(ctx context.Context) error {
 			part.first = int64(r.suspects[len(r.suspects)-1][0].ID)
 		} else if r.next != none && r.looked && r.next > r.newest && !r.more {
 			r.looked = false
-			return io.EOF
+			return ErrEnd
 		}
 	}
 	group := r.group(part.todo)
@@ -79,7 +78,7 @@ func (r *Reader) readRecords(ctx context.Context, part *page, group []uint16, ro
 	r.answered = true
 	if a.Info&kmp.RecordsEmpty != 0 {
 		r.looked, r.part, r.suspects = false, nil, nil
-		return io.EOF
+		return ErrEnd
 	}
 	p, newest := pageOf(a, part.first)
 	if a.Rest != nil { // the newest id is not told
@@ -178,7 +177,7 @@ func (r *Reader) noRecords(a kmp.LogRecords, newest int64, part *page, group []u
 			return nil
 		}
 		r.turned = 0
-		return io.EOF
+		return ErrEnd
 	case newest < part.first && part.rows == nil:
 		r.newest, r.looked, r.more, r.suspects = newest, true, false, nil
 		return nil

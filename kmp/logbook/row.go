@@ -54,6 +54,9 @@ type Range struct {
 
 // The conditions a caller may want to test with [errors.Is].
 var (
+	// ErrEnd says that every row up to the newest was delivered. It is not io.EOF, which
+	// a line gives that was closed at its other end.
+	ErrEnd = errors.New("logbook: no more rows")
 	// ErrNoLogs says that the meter answers, but not to what reads this log: it has
 	// none that could be read, or another command for it. The error wraps a
 	// *[kmp.ExchangeError].

@@ -24,6 +24,10 @@ type Tail struct {
 	Size  int64     // bytes of whole lines: what is behind them was cut off
 }
 
+// maxLine bounds what is read of a file that is no file of rows: bytes of a line, the
+// longest of which a log's registers make some kilobytes long.
+const maxLine = 64 << 10
+
 // ErrNotRows says that a file holds something else than rows in its format.
 var ErrNotRows = errors.New("logbook: not rows of a log")
 
@@ -42,11 +46,13 @@ func ReadTail(r io.Reader, format Format, serial string, log kmp.LogType) (Tail,
 
 func jsonTail(r io.Reader, serial string, log kmp.LogType) (Tail, error) {
 	var t Tail
-	lines := bufio.NewReader(r)
+	lines := bufio.NewReaderSize(r, maxLine)
 	for n := 1; ; n++ {
-		line, err := lines.ReadBytes('\n')
+		line, err := lines.ReadSlice('\n')
 		if errors.Is(err, io.EOF) {
 			return t, cutOff(string(line), `{"log":"`)
+		} else if errors.Is(err, bufio.ErrBufferFull) {
+			return t, errLongLine
 		} else if err != nil {
 			return t, err
 		}
@@ -79,14 +85,21 @@ func cutOff(line, beginning string) error {
 	return nil
 }
 
-// ending counts bytes and keeps the last one.
+var errLongLine = fmt.Errorf("%w: a line is longer than %d bytes", ErrNotRows, maxLine)
+
+// ending counts bytes and keeps the last one. It ends with errLongLine when a line does
+// not end.
 type ending struct {
-	r    io.Reader
-	size int64
-	last byte
+	r     io.Reader
+	size  int64
+	begin int64 // of the line that is read
+	last  byte
 }
 
 func (e *ending) Read(p []byte) (int, error) {
+	if e.size-e.begin > maxLine {
+		return 0, errLongLine
+	}
 	n, err := e.r.Read(p)
 	if n > 0 {
 		e.size, e.last = e.size+int64(n), p[n-1]
@@ -101,6 +114,7 @@ func csvTail(r io.Reader, serial string, log kmp.LogType) (Tail, error) {
 	for {
 		record, err := lines.Read()
 		end := lines.InputOffset()
+		source.begin = end
 		if errors.Is(err, io.EOF) {
 			return t, nil
 		}

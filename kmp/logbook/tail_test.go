@@ -147,6 +147,35 @@ func TestReadTailRefuses(t *testing.T) {
 	}
 }
 
+// Of a line without an end no more is read than a line of rows may have.
+func TestReadTailBounds(t *testing.T) {
+	for _, tt := range []struct {
+		format    Format
+		beginning string
+	}{
+		{CSV, ""}, {JSON, ""}, {JSON, `{"log":"`},
+		{CSV, `"`}, {CSV, "serial,meter,log,id,time,correction_s\n1,\""},
+	} {
+		source := &zeros{}
+		_, err := ReadTail(io.MultiReader(strings.NewReader(tt.beginning), source), tt.format, "1", kmp.LogHour)
+		if !errors.Is(err, ErrNotRows) || source.read > 2*maxLine {
+			t.Errorf("%s %q: %v after %d bytes", tt.format, tt.beginning, err, source.read)
+		}
+	}
+}
+
+// zeros are endless, up to where a test ends that goes wrong.
+type zeros struct{ read int }
+
+func (z *zeros) Read(p []byte) (int, error) {
+	if z.read > 10*maxLine {
+		return 0, errBroken
+	}
+	clear(p)
+	z.read += len(p)
+	return len(p), nil
+}
+
 func FuzzReadTail(f *testing.F) {
 	for _, format := range []Format{CSV, JSON} {
 		text, _ := written(f, format)
