@@ -1,12 +1,8 @@
 package logbook
 
 import (
-	"errors"
-	"io"
-	"net"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"kmp2mqtt/kmp"
@@ -90,21 +86,4 @@ func TestFaults(t *testing.T) {
 			})
 		}
 	}
-}
-
-// A line that is closed at its other end is an error and no end of the log.
-func TestLineEnds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		near, far := net.Pipe()
-		conn := kmp.NewConn(near, kmp.Options{})
-		r := NewReader(Source{Conn: conn, Address: kmp.HeatMeter}, kmp.LogHour, Range{})
-		go func() {
-			var request [64]byte
-			_, _ = far.Read(request[:])
-			far.Close()
-		}()
-		if rows, err := r.Next(t.Context()); len(rows) > 0 || !errors.Is(err, io.EOF) || errors.Is(err, ErrEnd) {
-			t.Errorf("%d rows, %v", len(rows), err)
-		}
-	})
 }
