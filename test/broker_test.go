@@ -182,6 +182,8 @@ type (
 		AwakeToday float64           `json:"awake_today_s"`
 		Next       *string           `json:"next_reading"`
 		Unknown    map[string]string // why a key is null or held
+		Drift      *int              `json:"clock_drift_s"` // null where no log is read
+		Kept       *string           `json:"history_until"`
 		Usage      json.RawMessage
 	}
 	health struct {

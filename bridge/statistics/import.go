@@ -18,7 +18,7 @@ import (
 const (
 	ripeAfter   = 15 * time.Minute // an hour must have ended as long ago: Home Assistant itself writes its row first
 	settleTime  = 5 * time.Second  // after something new, for more of it
-	againAfter  = time.Hour        // for what Home Assistant has to do something about first
+	againAfter  = 15 * time.Minute // for what Home Assistant has to do something about first
 	absentTime  = 2 * time.Minute  // without any entity of a meter, until it counts as unknown there
 	firstPause  = time.Minute      // pauses after failures: limit doubled from here
 	lastPause   = 30 * time.Minute // to here, of which at least half
