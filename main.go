@@ -1266,10 +1266,10 @@ func (p program) export(ctx context.Context, args []string) error {
 	if w.Skipped() > 0 {
 		fmt.Fprintf(p.err, "%d rows have no time and are left out\n", w.Skipped())
 	}
-	if damage := store.Damaged(); damage != nil {
-		fmt.Fprintln(p.err, damage)
+	if err == nil {
+		err = out.Flush()
 	}
-	return errors.Join(err, out.Flush())
+	return errors.Join(err, store.Damaged()) // what is sound is written
 }
 
 func (p program) decode(_ context.Context, args []string) error {
