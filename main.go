@@ -957,7 +957,7 @@ func (p program) log(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("log", flag.ContinueOnError)
 	rows := newRowFlags(fs, logbook.CSV, logbook.JSON)
 	chosen := fs.String("registers", "", "only these `REGISTERS`, ids or names with commas between them")
-	file := fs.String("out", "", "write to the end of `FILE`; rows that it has are not read again")
+	file := fs.String("out", "", "write to the end of `FILE`: only rows newer than its last one of this meter and log are read and added, older ones never")
 	args, err := p.parse(fs, args, 2, 2)
 	if err != nil {
 		return err
@@ -995,12 +995,16 @@ func (p program) log(ctx context.Context, args []string) error {
 	}
 	defer c.Close()
 	w, from := logbook.NewWriter(p.out, format), logbook.Origin{Serial: *id.Serial, Meter: m.Name}
+	var tail logbook.Tail
 	if *file != "" {
-		f, tail, err := openTail(*file, format, from.Serial, log)
-		if err != nil {
+		var f *os.File
+		if f, tail, err = openTail(*file, format, from.Serial, log); err != nil {
 			return err
 		}
 		defer f.Close()
+		if !want.Since.IsZero() && want.Since.Before(tail.First) {
+			fmt.Fprintf(p.err, "%s begins with %s: older rows are not added to it; for those, write to another file\n", *file, tail.First.Format(time.RFC3339))
+		}
 		want.After, want.Known, want.AfterTime = tail.ID, tail.Known, tail.Time
 		w = logbook.NewWriter(f, format)
 		w.Continue(tail.Keys)
@@ -1028,7 +1032,10 @@ func (p program) log(ctx context.Context, args []string) error {
 	_, column := errors.AsType[*logbook.ColumnError](err)
 	switch {
 	case err == nil && n == 0:
-		fmt.Fprintf(p.err, "no rows of the %s log that are wanted and not there\n", log)
+		fmt.Fprintln(p.err, nothing(log, want, *file, tail))
+		if clockErr == nil {
+			p.tellDrift(want, clock)
+		}
 	case errors.Is(err, logbook.ErrNoLogs) && model.Logs == catalog.LogsInModule:
 		err = fmt.Errorf("no logger module answers; a %s keeps its hour log, and no other, in one", model.Title)
 	case errors.Is(err, logbook.ErrNoLogs):
@@ -1041,6 +1048,37 @@ func (p program) log(ctx context.Context, args []string) error {
 		fmt.Fprintf(p.err, "%d rows; go on with -since %s\n", n, last.Time.Add(time.Second).Format(time.RFC3339))
 	}
 	return err
+}
+
+// nothing says that there is no row to write, and where the file ends that has the others.
+func nothing(log kmp.LogType, want logbook.Range, file string, tail logbook.Tail) string {
+	bounds := ""
+	if !want.Since.IsZero() {
+		bounds += " from " + want.Since.Format(time.RFC3339) + " on"
+	}
+	if !want.Until.IsZero() {
+		bounds += " up to before " + want.Until.Format(time.RFC3339)
+	}
+	switch {
+	case !tail.Known:
+		return fmt.Sprintf("the meter has no rows of the %s log%s", log, bounds)
+	case tail.Time.IsZero():
+		return fmt.Sprintf("%s has the rows of the %s log up to id %d; the meter has none that are newer%s", file, log, tail.ID, bounds)
+	}
+	return fmt.Sprintf("%s has the rows of the %s log up to %s; the meter has none that are newer%s", file, log, tail.Time.Format(time.RFC3339), bounds)
+}
+
+// tellDrift says that bounds found nothing because the meter lives at another time.
+func (p program) tellDrift(want logbook.Range, clock logbook.ClockReading) {
+	if want.Since.IsZero() && want.Until.IsZero() || clock.Drift.Abs() < time.Hour && !clock.Meter.Before(want.Since) {
+		return
+	}
+	where := "ahead"
+	if clock.Drift < 0 {
+		where = "behind"
+	}
+	fmt.Fprintf(p.err, "The meter's clock is %s %s: it shows %s. -since and -until go by the times in the rows, which are those of the meter's clock.\n",
+		clock.Drift.Abs(), where, clock.Meter.Format(time.RFC3339))
 }
 
 // zone is where the clock of a meter is at home.
@@ -1230,10 +1268,10 @@ func (p program) export(ctx context.Context, args []string) error {
 	if w.Skipped() > 0 {
 		fmt.Fprintf(p.err, "%d rows have no time and are left out\n", w.Skipped())
 	}
-	if damage := store.Damaged(); damage != nil {
-		fmt.Fprintln(p.err, damage)
+	if err == nil {
+		err = out.Flush()
 	}
-	return errors.Join(err, out.Flush())
+	return errors.Join(err, store.Damaged()) // what is sound is written
 }
 
 func (p program) decode(_ context.Context, args []string) error {

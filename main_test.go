@@ -94,16 +94,16 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // keepRows keeps rows of two meters in a directory, as a bridge does, or with none the
-// names of the meters alone.
+// names of the meters alone. With damaged the beginning of the file is lost afterwards.
 func keepRows(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 || len(args) > 2 {
-		ts.Fatalf("usage: history DIR [none]")
+		ts.Fatalf("usage: history DIR [none|damaged]")
 	}
 	store, err := history.Open(ts.MkAbs(args[0]))
 	ts.Check(err)
 	defer store.Close()
 	ts.Check(store.SetName("4711", "house"))
-	if len(args) == 2 {
+	if args[len(args)-1] == "none" {
 		return
 	}
 	at := time.Date(2026, 11, 21, 0, 0, 0, 0, time.FixedZone("", 3600))
@@ -123,6 +123,14 @@ func keepRows(ts *testscript.TestScript, neg bool, args []string) {
 		{Log: kmp.LogDay, ID: 1, Registers: number(68, kmp.UnitLitre, 5, 0)},
 		{Log: kmp.LogDay, ID: 2, Time: at, Registers: number(68, kmp.UnitLitre, 7, 0)},
 	}))
+	if args[len(args)-1] == "damaged" {
+		ts.Check(store.Close())
+		name := filepath.Join(ts.MkAbs(args[0]), "history.db")
+		kept, err := os.ReadFile(name)
+		ts.Check(err)
+		clear(kept[:8192]) // both of its first pages, which say where the others are
+		ts.Check(os.WriteFile(name, kept, 0o600))
+	}
 }
 
 // A log that was interrupted has whole rows, says how to go on, and does so without a hole.

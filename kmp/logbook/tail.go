@@ -20,6 +20,7 @@ type Tail struct {
 	ID    uint32    // of the last row of the log, if Known
 	Known bool      // the file has rows of the log
 	Time  time.Time // of that row; zero: it has none
+	First time.Time // of the first row of the log that has one
 	Keys  []string  // columns behind the fixed ones, of CSV that has its header
 	Size  int64     // bytes of whole lines: what is behind them was cut off
 }
@@ -42,6 +43,14 @@ func ReadTail(r io.Reader, format Format, serial string, log kmp.LogType) (Tail,
 		return jsonTail(r, serial, log)
 	}
 	return Tail{}, fmt.Errorf("logbook: format %q cannot be read", format)
+}
+
+// note notes a row of the log.
+func (t *Tail) note(id uint32, at time.Time) {
+	t.ID, t.Known, t.Time = id, true, at
+	if t.First.IsZero() {
+		t.First = at
+	}
 }
 
 func jsonTail(r io.Reader, serial string, log kmp.LogType) (Tail, error) {
@@ -68,10 +77,11 @@ func jsonTail(r io.Reader, serial string, log kmp.LogType) (Tail, error) {
 		}
 		t.Size += int64(len(line))
 		if row.Serial == serial && row.Log == log.String() {
-			t.ID, t.Known, t.Time = *row.ID, true, time.Time{}
+			at := time.Time{}
 			if row.Time != nil {
-				t.Time = *row.Time
+				at = *row.Time
 			}
+			t.note(*row.ID, at)
 		}
 	}
 }
@@ -149,9 +159,10 @@ func csvTail(r io.Reader, serial string, log kmp.LogType) (Tail, error) {
 		if record[0] != serial || record[2] != log.String() {
 			continue
 		}
-		t.ID, t.Known, t.Time = uint32(id), true, time.Time{}
-		if at, err := time.Parse(time.RFC3339, record[4]); err == nil {
-			t.Time = at
+		at, err := time.Parse(time.RFC3339, record[4])
+		if err != nil {
+			at = time.Time{}
 		}
+		t.note(uint32(id), at)
 	}
 }

@@ -42,8 +42,8 @@ func TestReadTail(t *testing.T) {
 			log    kmp.LogType
 			want   Tail
 		}{
-			{"4711", kmp.LogHour, Tail{ID: 189, Known: true, Time: rows[1].Time}},
-			{"4712", kmp.LogHour, Tail{ID: 500, Known: true, Time: rows[1].Time}},
+			{"4711", kmp.LogHour, Tail{ID: 189, Known: true, Time: rows[1].Time, First: rows[0].Time}},
+			{"4712", kmp.LogHour, Tail{ID: 500, Known: true, Time: rows[1].Time, First: rows[1].Time}},
 			{"4711", kmp.LogDay, Tail{ID: 9, Known: true}},
 			{"4712", kmp.LogDay, Tail{}},
 		}
@@ -52,7 +52,7 @@ func TestReadTail(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got.ID != tt.want.ID || got.Known != tt.want.Known || !got.Time.Equal(tt.want.Time) || got.Size != int64(len(text)) {
+			if got.ID != tt.want.ID || got.Known != tt.want.Known || !got.Time.Equal(tt.want.Time) || !got.First.Equal(tt.want.First) || got.Size != int64(len(text)) {
 				t.Errorf("%s, %s of %s: %+v of %d bytes", format, tt.log, tt.serial, got, len(text))
 			}
 			if format == CSV && !slices.Equal(got.Keys, Keys(rows[0])) {
