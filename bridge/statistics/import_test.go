@@ -735,7 +735,7 @@ func TestOneSeriesFails(t *testing.T) {
 		if src.left() != 1 || len(h.Rows(otherID)) != 1 {
 			t.Errorf("%d left, log:\n%s", src.left(), h.log)
 		}
-		if h.log.count("the import fails") != 1 || h.Logins() > 12 {
+		if h.log.count("the import fails") != 1 || h.Logins() > 45 {
 			t.Errorf("%d logins, log:\n%s", h.Logins(), h.log)
 		}
 	})
