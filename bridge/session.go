@@ -195,6 +195,8 @@ func (s *Session) connection(ctx context.Context, u *url.URL) (lived time.Durati
 
 	settled := time.NewTimer(longLife)
 	defer settled.Stop()
+	minute := time.NewTicker(time.Minute)
+	defer minute.Stop()
 	for {
 		select {
 		case err := <-lost:
@@ -203,6 +205,8 @@ func (s *Session) connection(ctx context.Context, u *url.URL) (lived time.Durati
 			return max(time.Since(start), 1), firstReason(lost, err)
 		case <-settled.C:
 			s.settled(u)
+		case <-minute.C:
+			s.tellDropped() // somebody may send more than the broker takes
 		case <-ctx.Done():
 			clean = s.farewell(sending, lost)
 			return time.Since(start), ctx.Err()
@@ -488,6 +492,11 @@ func (s *Session) restored(u *url.URL) {
 	s.log.Log(context.Background(), level, "MQTT connected", attrs...)
 	s.began = time.Time{}
 	clear(s.said)
+	s.tellDropped()
+}
+
+// tellDropped tells the log of messages that were dropped since it was told last.
+func (s *Session) tellDropped() {
 	if dropped := s.box.Stats().Dropped; dropped != s.reported {
 		s.log.Warn("MQTT messages dropped, too many waited for the broker: the oldest events and answers", "count", dropped-s.reported)
 		s.reported = dropped

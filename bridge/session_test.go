@@ -783,3 +783,23 @@ func TestSessionRestartsAreNoFight(t *testing.T) {
 		}
 	})
 }
+
+// TestSessionTellsWhatIsDropped: a flood that the broker does not take is in the log, also while
+// the connection lasts.
+func TestSessionTellsWhatIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.start()
+		time.Sleep(time.Second)
+		for i := range 1000 {
+			if err := h.box.Put(Message{Topic: "k/bridge/response/read", Payload: fmt.Append(nil, i)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(5 * time.Minute)
+		if lines := h.logs.lines("MQTT messages dropped"); len(lines) != 1 {
+			t.Errorf("logged %q", lines)
+		}
+		h.stop()
+	})
+}
