@@ -21,6 +21,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -106,7 +107,7 @@ func verbs() []verb {
 		{"run", "", "the bridge, settings from the environment; this is what happens without a verb", program.bridge},
 		{"demo", "", "the bridge with a simulated meter and a broker of its own: nothing else is needed", program.demo},
 		{"read", "LINE [REGISTER...]", "one reading: id, name, value, unit", program.read},
-		{"log", "LINE LOG", "the rows of the meter's own log: year, month, day, hour or minute", program.log},
+		{"log", "LINE LOG", "the rows of one of the meter's own logs: " + logNames, program.log},
 		{"clock", "LINE", "the meter's clock and how far it is off; with -set it is set", program.clock},
 		{"identify", "LINE", "type, serial number, software revision", program.identify},
 		{"diagnose", "LINE", "looks at a line step by step and says what is wrong and what to do", program.diagnose},
@@ -908,8 +909,15 @@ func newRowFlags(fs *flag.FlagSet, formats ...logbook.Format) *rowFlags {
 	fs.StringVar(&f.since, "since", "", "only rows from `T` on: 2026-11-21, 2026-11-21T07:00, 2026-11-21T07:00:00+01:00, or how long ago: 48h, 7d")
 	fs.StringVar(&f.until, "until", "", "only rows before `T`")
 	for _, format := range formats {
-		fs.BoolFunc(string(format), "the rows as "+string(format), func(string) error {
-			f.formats = append(f.formats, format)
+		fs.BoolFunc(string(format), "the rows as "+string(format), func(value string) error {
+			on, err := strconv.ParseBool(value)
+			if err != nil {
+				return errors.New("neither true nor false")
+			}
+			f.formats = slices.DeleteFunc(f.formats, func(other logbook.Format) bool { return other == format })
+			if on {
+				f.formats = append(f.formats, format)
+			}
 			return nil
 		})
 	}
@@ -944,11 +952,14 @@ func (f *rowFlags) bounds(zone *time.Location) (since, until time.Time, err erro
 	return since, until, err
 }
 
+// logNames are the logs of rows; not every meter has each.
+const logNames = "year, month, day, hour, minute and minute2"
+
 // parseLog reads the name of a log.
 func parseLog(name string) (kmp.LogType, error) {
 	log, ok := kmp.ParseLogType(name)
 	if !ok || log < kmp.LogYear || log > kmp.LogMinute2 {
-		return log, usagef("there is no log %q; there are year, month, day, hour, minute and minute2", name)
+		return log, usagef("there is no log %q; there are %s", name, logNames)
 	}
 	return log, nil
 }
@@ -1135,7 +1146,7 @@ func (p program) clock(ctx context.Context, args []string) error {
 		return err
 	}
 	if *yes && !*set {
-		return usagef("-yes goes with -set")
+		return usagef("-yes alone does nothing: give both, -set -yes, to set the meter's clock")
 	}
 	c, m, err := p.open(ctx, args[0])
 	if err != nil {
@@ -1151,6 +1162,7 @@ func (p program) clock(ctx context.Context, args []string) error {
 		return usagef("would set the meter's clock from %s to %s, the standard time of its zone; add -yes to do it",
 			r.Meter.Format(time.RFC3339), logbook.StandardTime(time.Now(), src.Zone).Format(time.RFC3339))
 	}
+	before := r
 	if *set {
 		r, err = logbook.SetClock(ctx, src)
 		if errors.Is(err, kmp.ErrNoReply) {
@@ -1160,6 +1172,10 @@ func (p program) clock(ctx context.Context, args []string) error {
 		}
 	}
 	drift := int64(r.Drift / time.Second)
+	if *set {
+		fmt.Fprintf(p.err, "The meter's clock was set from %s to %s; it was %+d s off and is now %+d s.\n", setFrom(before, r).Format(time.RFC3339),
+			r.Meter.Format(time.RFC3339), before.Drift/time.Second, drift)
+	}
 	if *asJSON {
 		return p.printJSON(struct {
 			Meter time.Time `json:"meter"`
@@ -1180,12 +1196,17 @@ func (p program) clock(ctx context.Context, args []string) error {
 	return nil
 }
 
+// setFrom is what the meter's clock would show now if it had not been set.
+func setFrom(before, now logbook.ClockReading) time.Time {
+	return before.Meter.Add(now.At.Sub(before.At)).Truncate(time.Second)
+}
+
 // export writes the rows that the bridge has kept.
 func (p program) export(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("export", flag.ContinueOnError)
 	rows := newRowFlags(fs, logbook.CSV, logbook.JSON, logbook.Influx)
 	meter := fs.String("meter", "", "only the meter with this `NAME` or serial number")
-	only := fs.String("log", "", "only this `LOG`: year, month, day, hour, minute or minute2")
+	only := fs.String("log", "", "only this `LOG` of "+logNames)
 	dir := fs.String("data", p.setting("DATA_DIR"), "the bridge's `DATA_DIR`")
 	if _, err := p.parse(fs, args, 0, 0); err != nil {
 		return err

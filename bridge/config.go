@@ -466,6 +466,7 @@ func (p *parser) homeAssistant(c *Config, raw settings) {
 	case address == "":
 		p.fail("HA_URL", errors.New("is missing; with HA_TOKEN, Home Assistant's address is needed as well, such as http://homeassistant.local:8123"))
 		return
+	case token == "" && strings.TrimSpace(p.environment["HA_TOKEN_FILE"]) != "": // it was told why it gives none
 	case token == "":
 		p.fail("HA_TOKEN", errors.New("is missing; make a long-lived access token in Home Assistant, in the profile of an administrator, under Security"))
 	case strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r >= 0x7F }):
@@ -483,6 +484,10 @@ func (p *parser) homeAssistant(c *Config, raw settings) {
 		p.fail("HA_URL", errors.New("holds a user or password; Home Assistant wants HA_TOKEN instead"))
 	case u.RawQuery != "" || u.Fragment != "":
 		p.fail("HA_URL", fmt.Errorf("%q: a query or fragment has no meaning here", clip(redactURL(address))))
+	case u.Port() != "":
+		if n, err := strconv.ParseUint(u.Port(), 10, 16); err != nil || n == 0 {
+			p.fail("HA_URL", fmt.Errorf("%q: port %q is not in 1 to 65535", clip(redactURL(address)), clip(u.Port())))
+		}
 	}
 	c.HAURL, c.HAToken = u, token
 }

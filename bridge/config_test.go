@@ -163,6 +163,10 @@ func TestParseConfigErrors(t *testing.T) {
 		{"bad token", []string{meter, "HA_URL=http://h", "HA_TOKEN=a b", "DATA_DIR=/d"}, []string{"HA_TOKEN: holds white space"}},
 		{"bad address", []string{meter, "HA_URL=ftp://h", "HA_TOKEN=x", "DATA_DIR=/d"}, []string{`HA_URL: "ftp://h": unknown scheme "ftp"`}},
 		{"no address", []string{meter, "HA_URL=homeassistant.local", "HA_TOKEN=x", "DATA_DIR=/d"}, []string{`HA_URL: "homeassistant.local" is not a URL`}},
+		{"port of the address", []string{meter, "HA_URL=http://h:65536", "HA_TOKEN=x", "DATA_DIR=/d"}, []string{`HA_URL: "http://h:65536": port "65536" is not in 1 to 65535`}},
+		{"no port at all", []string{meter, "HA_URL=https://[::1]:0", "HA_TOKEN=x", "DATA_DIR=/d"}, []string{`HA_URL: "https://[::1]:0": port "0" is not in 1 to 65535`}},
+		{"token file", []string{meter, "HA_URL=http://h", "HA_TOKEN_FILE=/none", "DATA_DIR=/d"}, []string{"HA_TOKEN_FILE: cannot read the file: open /none: file does not exist"}},
+		{"empty token file", []string{meter, "HA_URL=http://h:65535", "HA_TOKEN_FILE=/empty", "DATA_DIR=/d"}, []string{"HA_TOKEN_FILE: /empty is empty"}},
 		{"login in the address", []string{meter, "HA_URL=http://u:secret@h", "HA_TOKEN=x", "DATA_DIR=/d"}, []string{"HA_URL: holds a user or password"}},
 		{"near misses", []string{meter, "MQTT_TOPC=x", "METER=x", "LOG_LEVLE=x", "mqtt_topic=x", "HA_DISCOVRY=x", "MQTT_PASSWRD_FILE=x"}, []string{
 			"HA_DISCOVRY: no such setting; did you mean HA_DISCOVERY?",

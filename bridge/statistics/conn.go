@@ -9,6 +9,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -113,11 +114,18 @@ func dial(ctx context.Context, cfg Config) (*conn, error) {
 		},
 		HandshakeTimeout: connectTimeout,
 	}
-	ws, resp, err := dialer.DialContext(ctx, websocketURL(cfg.URL).String(), nil)
-	if errors.Is(err, websocket.ErrBadHandshake) && resp != nil {
+	answered := false
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: func() { answered = true }})
+	ws, resp, err := dialer.DialContext(traced, websocketURL(cfg.URL).String(), nil)
+	switch reason, _ := explain(err); {
+	case err == nil:
+	case errors.Is(err, websocket.ErrBadHandshake) && resp != nil:
 		return nil, &statusError{resp.StatusCode}
-	}
-	if err != nil {
+	case errors.Is(err, errProtocol):
+		return nil, err
+	case answered && reason == unexplained: // it cannot be read as HTTP
+		return nil, fmt.Errorf("%w: %w", errProtocol, err)
+	default:
 		return nil, fmt.Errorf("statistics: %w", err)
 	}
 	handshake.left.Store(math.MaxInt64)

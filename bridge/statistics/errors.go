@@ -50,6 +50,9 @@ type sourceError struct{ err error }
 func (e *sourceError) Error() string { return "statistics: " + e.err.Error() }
 func (e *sourceError) Unwrap() error { return e.err }
 
+// unexplained is the reason of what has no better one.
+const unexplained = "it failed"
+
 // explain says in a few words why an attempt failed, and what to do about it.
 func explain(err error) (reason, advice string) {
 	var (
@@ -97,7 +100,7 @@ func explain(err error) (reason, advice string) {
 		errors.Is(err, net.ErrClosed), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return "connection closed", "Home Assistant may be restarting; a port with TLS needs https:// in HA_URL"
 	}
-	return "it failed", "see the error"
+	return unexplained, "see the error"
 }
 
 func explainCommand(err *CommandError) (reason, advice string) {

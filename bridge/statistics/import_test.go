@@ -614,6 +614,9 @@ func TestFailures(t *testing.T) {
 			h.Hook = func(string, []byte) *hatest.Reply { return &hatest.Reply{Silent: true} }
 		}, 45, 110},
 		{"rubbish", "not Home Assistant's protocol", says("connect", []byte("220 mail.example ESMTP")), 45, 110},
+		{"no HTTP", "not Home Assistant's protocol", sends("SSH-2.0-OpenSSH_9.9\r\n\r\n"), 45, 110},
+		{"HTTP with a broken header", "not Home Assistant's protocol", sends("HTTP/1.1 101 Switching\r\n: x\r\n\r\n"), 45, 110},
+		{"half an answer", "connection closed", sends("HTTP/1.1 101 Swi"), 45, 110},
 		{"another greeting", "not Home Assistant's protocol", says("connect", []byte(`{"type":"hello `+token+`"}`)), 45, 110},
 		{"another answer", "not Home Assistant's protocol", says("auth", []byte(`{"type":"event"}`)), 45, 110},
 		{"giant", "not Home Assistant's protocol", says("config/entity_registry/list",
@@ -655,6 +658,20 @@ func TestFailures(t *testing.T) {
 	}
 }
 
+// sends answers the upgrade with a text.
+func sends(text string) func(*home) {
+	return func(h *home) {
+		h.front = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			stream, _, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				return // an answer of another kind, with another reason
+			}
+			defer stream.Close()
+			_, _ = io.WriteString(stream, text) // it may have hung up
+		})
+	}
+}
+
 // TestEndlessHandshake: an answer to the upgrade that never ends is given up.
 func TestEndlessHandshake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -674,7 +691,7 @@ func TestEndlessHandshake(t *testing.T) {
 			}
 		})
 		h.run(newSource(energy(map[int]string{-8: "101"})), 10*time.Second)
-		if sent > 2*maxHandshake || h.log.count("not Home Assistant's protocol") != 1 {
+		if sent > 2*maxHandshake || h.log.count("not Home Assistant's protocol") != 1 || h.log.count("statistics: statistics:") != 0 {
 			t.Errorf("%d bytes were taken, log:\n%s", sent, h.log)
 		}
 	})
