@@ -144,7 +144,7 @@ func TestCommands(t *testing.T) {
 	live.wait("kmp2mqtt/bridge/info", "the new level", func(m message) bool { return strings.Contains(m.Payload, `"log_level":"debug"`) })
 	fine("log_level JSON", request("log_level", `{"level":"info","transaction":null}`), "null")
 	refused("log_level", request("log_level", "loud"), "loud", "debug, info, warn and error")
-	refused("unknown verb", request("dance", `{"transaction":1}`), "dance", "read, census, accept, discovery and log_level")
+	refused("unknown verb", request("dance", `{"transaction":1}`), "dance", "read, census, accept, history, discovery and log_level")
 
 	// What nobody should send.
 	for what, c := range map[string]struct{ payload, says string }{

@@ -666,7 +666,7 @@ func TestLogInterrupted(t *testing.T) {
 	if code := p.status(t); code != 0 {
 		t.Fatalf("status %d", code)
 	}
-	if r := tool(t, command("-out", name)...); r.status != 0 || !strings.Contains(r.log, "no rows") {
+	if r := tool(t, command("-out", name)...); r.status != 0 || !strings.Contains(r.log, "the meter has none that are newer") {
 		t.Errorf("nothing is left: %+v", r)
 	}
 	whole := start(t, nil, program, command()...)
