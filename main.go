@@ -18,6 +18,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -95,6 +96,42 @@ func (p program) setting(name string) string {
 		}
 	}
 	return ""
+}
+
+// zoneAdvice is what to do about a TZ that is not known.
+const zoneAdvice = "write a name such as TZ=Europe/Copenhagen, or tz=Europe/Copenhagen on a meter's line"
+
+// unknownZone is the value of TZ when it is no time zone that this program knows, which
+// then runs in UTC without a word. POSIX rules such as CET-1CEST are not known.
+func (p program) unknownZone() string {
+	value := p.setting("TZ")
+	name := strings.TrimPrefix(value, ":")
+	var err error
+	if filepath.IsAbs(name) {
+		var data []byte
+		if data, err = os.ReadFile(name); err == nil {
+			_, err = time.LoadLocationFromTZData(name, data)
+		}
+	} else {
+		_, err = time.LoadLocation(name)
+	}
+	if err == nil || runtime.GOOS == "windows" { // where TZ has no meaning
+		return ""
+	}
+	return value
+}
+
+// warnOfZone says that TZ is not known, unless each meter has a zone of its own.
+func (p program) warnOfZone(meters ...bridge.MeterConfig) {
+	if tz := p.unknownZone(); tz != "" && needsZone(meters) {
+		fmt.Fprintf(p.err, "TZ=%s is no time zone that is known, so UTC is taken: %s\n", tz, zoneAdvice)
+	}
+}
+
+// needsZone says whether the zone of this machine counts: a meter has none of its own, or
+// there is none.
+func needsZone(meters []bridge.MeterConfig) bool {
+	return len(meters) == 0 || slices.ContainsFunc(meters, func(m bridge.MeterConfig) bool { return m.Zone == nil })
 }
 
 type verb struct {
@@ -302,6 +339,7 @@ func (p program) check(_ context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	p.warnOfZone(cfg.Meters...)
 	if len(missing) > 0 {
 		return usagef("the settings are fine, but a device is not there:\n  %s", strings.Join(missing, "\n  "))
 	}
@@ -352,6 +390,9 @@ func (p program) runBridge(ctx context.Context, cfg bridge.Config, dial func(con
 	level := new(slog.LevelVar)
 	level.Set(cfg.LogLevel)
 	log := p.logger(cfg.LogFormat, level)
+	if tz := p.unknownZone(); tz != "" && needsZone(cfg.Meters) {
+		log.Warn("TZ is no time zone that is known, so UTC is taken", "TZ", tz, "advice", zoneAdvice)
+	}
 	v, c := build()
 	err := bridge.Run(ctx, cfg, bridge.Deps{Dial: dial, Log: log, Level: level, Version: v, Commit: c, Tap: tap})
 	if setting, ok := errors.AsType[*bridge.ConfigError](err); ok { // what only trying shows
@@ -991,6 +1032,7 @@ func (p program) log(ctx context.Context, args []string) error {
 	if info, err := os.Stat(*file); err == nil && !info.Mode().IsRegular() {
 		return usagef("-out %s: is no ordinary file, whose rows could be read first; without -out the rows go to standard output", *file)
 	}
+	p.warnOfZone(m)
 	var want logbook.Range
 	if want.Since, want.Until, err = rows.bounds(zone(m)); err != nil {
 		return err
@@ -1153,6 +1195,7 @@ func (p program) clock(ctx context.Context, args []string) error {
 		return err
 	}
 	defer c.Close()
+	p.warnOfZone(m)
 	src := logbook.Source{Conn: c, Address: m.Address, Zone: zone(m)}
 	r, err := logbook.Clock(ctx, src)
 	if err != nil {
@@ -1215,6 +1258,7 @@ func (p program) export(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	p.warnOfZone()
 	since, until, err := rows.bounds(time.Local)
 	if err != nil {
 		return err

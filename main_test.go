@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -191,6 +192,38 @@ func withoutCorrections(rows []byte) string {
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+// A TZ that the standard library does not know, and silently takes for UTC, is told.
+func TestUnknownZone(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		return // TZ has no meaning there
+	}
+	name := filepath.Join(t.TempDir(), "rubbish")
+	if err := os.WriteFile(name, []byte("no zone"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for tz, unknown := range map[string]bool{
+		"": false, "UTC": false, "Local": false, "Europe/Copenhagen": false, ":Europe/Berlin": false, "CET": false, ":": false,
+		"Foo/Bar": true, "CET-1CEST": true, ":Foo/Bar": true, "europe": true, "/no/such/file": true, name: true, ":" + name: true,
+	} {
+		want := ""
+		if unknown {
+			want = tz
+		}
+		if got := (program{environ: []string{"TZ=" + tz}}).unknownZone(); got != want {
+			t.Errorf("TZ=%s: %q", tz, got)
+		}
+	}
+	// The bridge logs it once.
+	ctx, end := context.WithCancel(t.Context())
+	var said transcript
+	p := program{environ: []string{"METERS=sim://403", "MQTT_LISTEN=127.0.0.1:0", "TZ=Foo/Bar", "LOG_FORMAT=json"}, out: io.Discard, err: &said}
+	ended := make(chan int, 1)
+	go func() { ended <- p.run(ctx, []string{"run"}) }()
+	said.await(t, `("level":"WARN","msg":"TZ is no time zone that is known, so UTC is taken","TZ":"Foo/Bar","advice":"write )`)
+	end()
+	<-ended
+}
 
 // A line that was pulled out cannot be read or opened; the meter lives on.
 func TestPlug(t *testing.T) {
