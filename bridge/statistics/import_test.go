@@ -460,7 +460,9 @@ func TestLongHistory(t *testing.T) {
 				values[n] = fmt.Sprint(5000 + n)
 			}
 		}
-		src := newSource(energy(values))
+		series := energy(values)
+		slices.SortFunc(series.Points, func(a, b Point) int { return a.End.Compare(b.End) }) // the oldest are handed out first
+		src := newSource(series)
 		src.most = 1700
 		h.run(src, time.Minute)
 		rows := h.Rows(otherID)
