@@ -391,7 +391,7 @@ func (p program) runBridge(ctx context.Context, cfg bridge.Config, dial func(con
 	level.Set(cfg.LogLevel)
 	log := p.logger(cfg.LogFormat, level)
 	if tz := p.unknownZone(); tz != "" && needsZone(cfg.Meters) {
-		log.Warn("TZ is no time zone that is known, so UTC is taken", "TZ", tz, "advice", zoneAdvice)
+		log.Warn("TZ is no time zone that is known, so UTC is taken", "tz", tz, "advice", zoneAdvice)
 	}
 	v, c := build()
 	err := bridge.Run(ctx, cfg, bridge.Deps{Dial: dial, Log: log, Level: level, Version: v, Commit: c, Tap: tap})

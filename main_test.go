@@ -220,7 +220,7 @@ func TestUnknownZone(t *testing.T) {
 	p := program{environ: []string{"METERS=sim://403", "MQTT_LISTEN=127.0.0.1:0", "TZ=Foo/Bar", "LOG_FORMAT=json"}, out: io.Discard, err: &said}
 	ended := make(chan int, 1)
 	go func() { ended <- p.run(ctx, []string{"run"}) }()
-	said.await(t, `("level":"WARN","msg":"TZ is no time zone that is known, so UTC is taken","TZ":"Foo/Bar","advice":"write )`)
+	said.await(t, `("level":"WARN","msg":"TZ is no time zone that is known, so UTC is taken","tz":"Foo/Bar","advice":"write )`)
 	end()
 	<-ended
 }

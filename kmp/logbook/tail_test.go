@@ -153,8 +153,11 @@ func TestReadTailBounds(t *testing.T) {
 		format    Format
 		beginning string
 	}{
-		{CSV, ""}, {JSON, ""}, {JSON, `{"log":"`},
-		{CSV, `"`}, {CSV, "serial,meter,log,id,time,correction_s\n1,\""},
+		{CSV, ""},
+		{JSON, ""},
+		{JSON, `{"log":"`},
+		{CSV, `"`},
+		{CSV, "serial,meter,log,id,time,correction_s\n1,\""},
 	} {
 		source := &zeros{}
 		_, err := ReadTail(io.MultiReader(strings.NewReader(tt.beginning), source), tt.format, "1", kmp.LogHour)
