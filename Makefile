@@ -8,16 +8,17 @@ LDFLAGS  = -s -w $(if $(VERSION),-X main.version=$(VERSION)) $(if $(COMMIT),-X m
 BUILD    = CGO_ENABLED=0 go build -tags nethttpomithttp2 -trimpath -ldflags '$(LDFLAGS)'
 LINT     = go tool -modfile=tools/go.mod golangci-lint
 FUZZTIME = 2s
+WEEKS    = ^(TestWeek|TestLogs(Budget|ClockSet|OfWhom|WrongClock|DriftingClock|LongOutage))
 VULNDB   = https://vuln.go.dev
 TARGETS  = linux/amd64 linux/arm64 linux/arm/7 linux/arm/6 linux/386 windows/amd64 darwin/arm64 freebsd/amd64
 
-.PHONY: build test setup lint fmt unit fuzz e2e faults soak vuln bench cross docs image compose-test clean help
+.PHONY: build test setup lint fmt unit weeks fuzz e2e faults soak vuln bench cross docs image compose-test clean help
 .NOTPARALLEL: # one step after the other: the steps of `test` build on each other
 
 build: ## the program, static and stripped: ./kmp2mqtt
 	$(BUILD) -o kmp2mqtt .
 
-test: setup lint unit faults fuzz e2e ## everything, on a machine that has only Go: installs, lints, tests
+test: setup lint unit weeks faults fuzz e2e ## everything, on a machine that has only Go: installs, lints, tests
 
 setup: ## install the programs that the tests use (Debian packages, Node-RED)
 	test/setup.sh
@@ -30,7 +31,10 @@ fmt: ## format as lint wants it
 	$(LINT) fmt ./...
 
 unit: ## unit, golden and property tests, with the race detector
-	go test -race ./...
+	go test -race -timeout 20m -skip '$(WEEKS)' ./...
+
+weeks: ## simulated weeks of meters whose logs are read; the race detector would take minutes longer
+	go test -count=1 -run '$(WEEKS)' ./bridge
 
 faults: ## 100 000 readings on bad lines, about a minute; FLAGS=-update writes docs/faults.md
 	go test -count=1 -run '^TestFaults' ./bridge -readings 950 $(FLAGS)
