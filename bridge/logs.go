@@ -112,7 +112,7 @@ func (v *logVisits) believe(c logbook.ClockReading, drift *int64) bool {
 // again is when a clock that is not believed yet is looked at again: soon, as it may be a
 // simulated one, then when it may be believed.
 func (v *logVisits) again(now time.Time) time.Time {
-	if soon := v.doubt.At.Add(clockSettles); soon.After(now) {
+	if soon := v.doubt.At.Add(clockSettles + time.Second); soon.After(now) { // to be sure that it shows by then
 		return soon
 	}
 	return later(v.doubt.At.Add(clockConfirms), now.Add(clockSettles))
