@@ -413,8 +413,7 @@ func (p program) demo(ctx context.Context, args []string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	// Without its operating hours, which the bridge does not believe at that speed.
-	const options = "speed=288&echo=true&empty-logs=true&missing=1004"
+	const options = "speed=288&echo=true&empty-logs=true"
 	set := map[string]string{
 		"METERS": "house=sim://403?history=hour&" + options, "READ_INTERVAL": "5s", "DATA_DIR": dir, "REGISTERS": "",
 	}

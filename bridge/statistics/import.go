@@ -86,7 +86,7 @@ func (w *work) sort(now time.Time) (next time.Time) {
 }
 
 // pending returns what is ripe, and after how long something else will be; 0: nothing.
-func (im *importer) pending() (todo []*work, again time.Duration, err error) {
+func (im *importer) pending() (ripe []*work, again time.Duration, err error) {
 	all, err := im.src.Pending()
 	if err != nil {
 		return nil, 0, &sourceError{err}
@@ -98,16 +98,16 @@ func (im *importer) pending() (todo []*work, again time.Duration, err error) {
 			again = sooner(again, next.Sub(now))
 		}
 		if len(w.points)+len(w.odd) > 0 {
-			todo = append(todo, w)
+			ripe = append(ripe, w)
 		}
 	}
-	return todo, again, nil
+	return ripe, again, nil
 }
 
 // round imports what is ripe, and returns after how long to look again; 0: when there is something new.
 func (im *importer) round(ctx context.Context) (again time.Duration, err error) {
-	todo, again, err := im.pending()
-	if err != nil || len(todo) == 0 {
+	ripe, again, err := im.pending()
+	if err != nil || len(ripe) == 0 {
 		return again, err
 	}
 	c, err := dial(ctx, im.cfg)
@@ -118,15 +118,15 @@ func (im *importer) round(ctx context.Context) (again time.Duration, err error) 
 	r := &visit{importer: im, conn: c, wrote: map[string]*written{}}
 	defer r.tellWritten()
 	for range maxPasses {
-		settled, wait, err := r.pass(ctx, todo)
+		settled, wait, err := r.pass(ctx, ripe)
 		if err != nil {
 			return 0, err
 		}
-		if todo, again, err = im.pending(); err != nil {
+		if ripe, again, err = im.pending(); err != nil {
 			return 0, err
 		}
 		again = sooner(again, wait)
-		if settled == 0 || len(todo) == 0 {
+		if settled == 0 || len(ripe) == 0 {
 			im.worked()
 			return again, nil
 		}
@@ -181,8 +181,8 @@ func (v *visit) tellWritten() {
 
 // pass imports what is ripe of all series once. It returns how many points are settled, and when to look again for the
 // others; 0: there are none.
-func (v *visit) pass(ctx context.Context, todo []*work) (settled int, again time.Duration, err error) {
-	for _, w := range todo {
+func (v *visit) pass(ctx context.Context, ripe []*work) (settled int, again time.Duration, err error) {
+	for _, w := range ripe {
 		n, wait, err := v.series(ctx, w)
 		switch {
 		case err != nil && !ofSeries(err):

@@ -19,31 +19,31 @@ type page struct {
 	count  int          // how many there are at most
 	rows   []kmp.LogRow // newest first; nil before the first answer
 	wanted []uint16     // the registers of its rows that are delivered
-	todo   []uint16     // those to be read yet
+	left   []uint16     // those to be read yet
 	bottom bool         // the last row is the log's oldest
 }
 
 // read begins a page with rows from the one with an id on, towards older ones.
 func (r *Reader) read(ctx context.Context, from int64, rows int) error {
-	part := &page{first: from, count: min(rows, r.fits()), wanted: r.asked[r.times:], todo: r.asked}
+	part := &page{first: from, count: min(rows, r.fits()), wanted: r.asked[r.times:], left: r.asked}
 	return r.readPart(ctx, part, part.count)
 }
 
 // complete asks for more registers of the page under way.
 func (r *Reader) complete(ctx context.Context) error {
 	part := r.part
-	return r.readPart(ctx, part, min(part.count, r.fit.rows(r.group(part.todo))))
+	return r.readPart(ctx, part, min(part.count, r.fit.rows(r.group(part.left))))
 }
 
 func (r *Reader) readPart(ctx context.Context, part *page, rows int) error {
-	group := r.group(part.todo)
+	group := r.group(part.left)
 	q := request{from: part.first, rows: rows, ids: group}
 	p, ok, err := r.send(ctx, q)
 	switch {
 	case !ok:
 		return err
 	case r.other(p):
-		if part.todo = part.todo[len(group):]; len(part.todo) == 0 {
+		if part.left = part.left[len(group):]; len(part.left) == 0 {
 			return r.whole(part, p.Info)
 		}
 		r.part = part
@@ -72,17 +72,17 @@ func (r *Reader) join(part *page, p kmp.LogPage, group []uint16) error {
 	part.count = len(part.rows)
 	came := p.Rows[0].Registers
 	missing := slices.DeleteFunc(slices.Clone(group), func(id uint16) bool { return find(came, id) != nil })
-	part.todo = part.todo[len(group):]
+	part.left = part.left[len(group):]
 	switch {
 	case len(missing) == 0:
 	case p.Info&kmp.LogCut != 0 && len(came) > 0: // there was no room for them
 		r.fit.fewer(len(came))
-		part.todo = append(missing, part.todo...)
+		part.left = append(missing, part.left...)
 	case p.First == p.Newest || r.inModule(): // whose log has one format
 		r.absent = append(r.absent, slices.DeleteFunc(missing, isTime)...)
 		r.choose()
 	}
-	if len(part.todo) > 0 {
+	if len(part.left) > 0 {
 		return nil
 	}
 	return r.whole(part, p.Info)

@@ -375,15 +375,15 @@ func (r *Reader) choose() {
 }
 
 // group is the registers of the next request.
-func (r *Reader) group(todo []uint16) []uint16 { return todo[:min(len(todo), r.fit.size)] }
+func (r *Reader) group(ids []uint16) []uint16 { return ids[:min(len(ids), r.fit.size)] }
 
 // fits is how many rows fit into an answer, whichever of the registers it is for.
 func (r *Reader) fits() int {
 	n := math.MaxInt
-	for todo := r.asked; len(todo) > 0; {
-		group := r.group(todo)
+	for left := r.asked; len(left) > 0; {
+		group := r.group(left)
 		n = min(n, r.fit.rows(group))
-		todo = todo[len(group):]
+		left = left[len(group):]
 	}
 	return n
 }

@@ -39,7 +39,7 @@ func (r *Reader) nextRecords(ctx context.Context) error {
 	}
 	part := r.part
 	if part == nil {
-		part = &page{first: r.next, wanted: r.asked[r.times:], todo: r.asked}
+		part = &page{first: r.next, wanted: r.asked[r.times:], left: r.asked}
 		if r.suspects != nil {
 			part.first = int64(r.suspects[len(r.suspects)-1][0].ID)
 		} else if r.next != none && r.looked && r.next > r.newest && !r.more {
@@ -47,7 +47,7 @@ func (r *Reader) nextRecords(ctx context.Context) error {
 			return ErrEnd
 		}
 	}
-	group := r.group(part.todo)
+	group := r.group(part.left)
 	rows := min(r.fit.rows(group), (maxAnswer-recordsHeader-registerHeader*len(group))/(recordHeader+r.fit.rowWidth(group)))
 	if r.looked && part.first != none && !r.more {
 		rows = min(rows, int(r.newest-part.first+1))
@@ -183,11 +183,11 @@ func (r *Reader) noRecords(a kmp.LogRecords, newest int64, part *page, group []u
 		return nil
 	case a.Info&kmp.RecordsMaxLength != 0 && r.fit.damaged(group, 1):
 		return nil
-	case a.Info == 0 && (part.rows != nil || len(part.todo) > len(group)): // the log has none of the group
+	case a.Info == 0 && (part.rows != nil || len(part.left) > len(group)): // the log has none of the group
 		r.absent = append(r.absent, group...)
 		r.choose()
 		r.part = part
-		if part.todo = part.todo[len(group):]; len(part.todo) > 0 {
+		if part.left = part.left[len(group):]; len(part.left) > 0 {
 			return nil
 		}
 		return r.whole(part, 0)

@@ -102,7 +102,7 @@ func (r *Reader) look(ctx context.Context) error {
 		!r.want.Until.IsZero() && time.Since(r.want.Until) > margin {
 		return r.lookFor(ctx, request{last: true, rows: 2, ids: r.timeIDs()}, nil) // the second one tells the step
 	}
-	return r.lookFor(ctx, request{last: true, rows: rows, ids: r.group(r.asked)}, &page{wanted: r.asked[r.times:], todo: r.asked})
+	return r.lookFor(ctx, request{last: true, rows: rows, ids: r.group(r.asked)}, &page{wanted: r.asked[r.times:], left: r.asked})
 }
 
 // lookFor asks for the newest rows, which begin a page unless that is nil.
