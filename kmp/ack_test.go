@@ -32,6 +32,7 @@ func TestConnAcknowledgement(t *testing.T) {
 		"after the echo":         {[][]byte{ask, {Ack}}, nil, func(s Stats) bool { return s.Answers == 1 && s.Echo }},
 		"together with the echo": {[][]byte{append(bytes.Clone(ask), Ack)}, nil, nil},
 		"the echo in pieces":     {append(slices.Collect(slices.Chunk(ask, 1)), []byte{Ack}), nil, nil},
+		"before the echo":        {[][]byte{append([]byte{Ack}, ask...)}, nil, nil},
 		"after zeros":            {[][]byte{{0, 0}, ask, {0}, {Ack}}, nil, nil},
 		"after a late answer":    {[][]byte{ask, late, {Ack}}, nil, func(s Stats) bool { return s.Foreign == 1 && s.Answers == 1 }},
 		"after a damaged answer": {[][]byte{late[:6], ask, {Ack}}, ErrCodec, nil},

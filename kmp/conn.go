@@ -503,10 +503,12 @@ func (c *Conn) silence() error {
 
 // isAck reports whether the 06 that has just been read, outside of any frame, is an
 // acknowledgement: nothing came outside of frames before it but the echo and bytes 00.
-// Noise that happens to be 06 must not say that a clock was set.
+// Noise that happens to be 06 must not say that a clock was set. What has come after it
+// already, and waits in the Reader, is of no account.
 func (c *Conn) isAck() bool {
+	before := c.received[:len(c.received)-c.reader.buffered()]
 	other := c.reader.stray - 1
-	if c.echoed == len(c.out) {
+	if bytes.Contains(before, c.out) {
 		other -= len(c.out) - bytes.Count(c.out, []byte{0})
 	}
 	return other == 0

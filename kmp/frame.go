@@ -303,9 +303,12 @@ func (r *Reader) InFrame() bool { return r.offset > 0 }
 // Skipped counts the bytes that belonged to no good frame.
 func (r *Reader) Skipped() uint64 { return r.skipped }
 
+// buffered is how many bytes were read from the source and not looked at yet.
+func (r *Reader) buffered() int { return r.w - r.r }
+
 // Reset forgets what was read and not returned, a frame in progress included.
 func (r *Reader) Reset() {
-	r.skipped += uint64(r.w - r.r + r.offset)
+	r.skipped += uint64(r.buffered() + r.offset)
 	r.r, r.w, r.offset, r.stray = 0, 0, 0, 0
 }
 

@@ -530,6 +530,7 @@ func FuzzAcknowledgement(f *testing.F) {
 	for _, s := range []string{"", "06", "00 06", "FF 06", "06 06", "80 06", "80 3F 06", "40 06", "40 3F 02 01 23 45 67 E9 56 0D 06"} {
 		f.Add(unhex(f, s))
 		f.Add(append(bytes.Clone(ask), unhex(f, s)...))
+		f.Add(append(unhex(f, s), ask...))
 	}
 	f.Fuzz(func(t *testing.T, stream []byte) {
 		err := setClock(t.Context(), NewConn(&shortLife{came: bytes.NewReader(stream)}, Options{}))
