@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"slices"
@@ -64,12 +65,21 @@ type Config struct {
 	Listen    string     // host:port of the built-in broker
 	Discovery bool       // announce to Home Assistant
 	DataDir   string     // what survives a restart; empty: nothing does
+	HTTP      HTTPConfig // Listen empty: no page
+	Compat    string     // topic below which kamstrup-402-mqtt's values are published as well; empty: nowhere
 	HAURL     *url.URL   // Home Assistant, for its statistics; nil: nothing is imported
 	HAToken   string
 	LogLevel  slog.Level
 	LogFormat string // "text" or "json"
 
 	shown map[string]string // what Redacted returns
+}
+
+// HTTPConfig says where the page is and who may see it.
+type HTTPConfig struct {
+	Listen             string // host:port
+	Username, Password string
+	Ingress            netip.Addr // whose requests need no password; zero: none
 }
 
 // MeterConfig is one entry of METERS with the defaults of the other settings filled in.
@@ -88,6 +98,7 @@ type MeterConfig struct {
 	Label     string         // name for people; empty: made from Name
 	History   HistoryMode    // what is read of the meter's own logs; empty: HistoryGaps
 	Zone      *time.Location // where the meter's clock runs; nil: the local zone
+	Entities  string         // whose names Home Assistant's entities keep: "wobwobrt" or "golles"; empty: our own
 }
 
 // HistoryMode says what is read of a meter's own logs.
@@ -171,6 +182,8 @@ func ParseConfig(environ []string, opts ParseOptions) (Config, error) {
 	c.Meters = p.meters(raw.Meters, interval, p.environment["READ_INTERVAL"] != "", registers)
 	c.Values = p.boolean("MQTT_VALUES", raw.MQTTValues)
 	c.Discovery = p.boolean("HA_DISCOVERY", raw.HADiscovery)
+	p.page(&c, raw)
+	p.compat(&c, raw.MQTTCompat)
 	if c.DataDir = raw.DataDir; strings.ContainsRune(c.DataDir, 0) {
 		p.fail("DATA_DIR", errors.New("holds a zero byte"))
 	}
@@ -637,6 +650,66 @@ func parseBrokerURL(s string) (*url.URL, error) {
 	return u, nil
 }
 
+// page reads the settings of the page. An empty HTTP_LISTEN means that there is none, while
+// everywhere else empty is not set.
+func (p *parser) page(c *Config, raw settings) {
+	h := &c.HTTP
+	h.Listen, h.Username, h.Password = raw.HTTPListen, raw.HTTPUsername, raw.HTTPPassword
+	if v, set := p.environment["HTTP_LISTEN"]; set && strings.TrimSpace(v) == "" || strings.EqualFold(h.Listen, "off") {
+		h.Listen, c.shown["HTTP_LISTEN"] = "", "off"
+	}
+	if raw.HTTPIngress != "" {
+		var err error
+		if h.Ingress, err = netip.ParseAddr(raw.HTTPIngress); err != nil {
+			p.fail("HTTP_INGRESS", fmt.Errorf("%q is not an address such as 172.30.32.2", clip(raw.HTTPIngress)))
+			return
+		}
+	}
+	if (h.Username == "") != (h.Password == "") {
+		missing, there := "HTTP_PASSWORD", "HTTP_USERNAME"
+		if h.Username == "" {
+			missing, there = there, missing
+		}
+		if strings.TrimSpace(p.environment[missing+"_FILE"]) == "" { // else it was told why it gives none
+			p.fail(missing, fmt.Errorf("is missing; %s is set, and the page needs both", there))
+		}
+		return
+	}
+	if strings.Contains(h.Username, ":") {
+		p.fail("HTTP_USERNAME", errors.New("holds a colon, which no browser can send in a user name"))
+	}
+	if h.Listen == "" {
+		return
+	}
+	local, err := checkListen(h.Listen)
+	switch {
+	case err != nil:
+		p.fail("HTTP_LISTEN", err)
+	case !local && h.Username == "" && !h.Ingress.IsValid():
+		p.fail("HTTP_LISTEN", fmt.Errorf("%s can be reached from other machines: set HTTP_USERNAME and HTTP_PASSWORD, or listen on 127.0.0.1", h.Listen))
+	}
+}
+
+// compat reads whose topics are published as well.
+func (p *parser) compat(c *Config, text string) {
+	name, topic, named := strings.Cut(text, ":")
+	switch {
+	case text == "":
+		return
+	case name != "kamstrup-402-mqtt":
+		p.fail("MQTT_COMPAT", fmt.Errorf("%q is not known; there is kamstrup-402-mqtt", clip(text)))
+		return
+	case !named:
+		topic = "kamstrup"
+	}
+	if err := checkBase(topic); err != nil {
+		p.fail("MQTT_COMPAT", err)
+	} else if topic == c.MQTT.Topic || topic == c.MQTT.HAPrefix {
+		p.fail("MQTT_COMPAT", fmt.Errorf("the topic %q is MQTT_TOPIC or HA_PREFIX already", topic))
+	}
+	c.Compat = topic
+}
+
 // checkListen reports whether only this machine can reach an address.
 func checkListen(address string) (local bool, err error) {
 	host, port, err := net.SplitHostPort(address)
@@ -791,7 +864,7 @@ func parseMeter(word string, parseLine func(string) (string, time.Duration, erro
 		}
 		seen[key] = true
 		switch key {
-		case "interval", "registers", "address", "timeout", "model", "label", "budget", "continue", "history", "tz":
+		case "interval", "registers", "address", "timeout", "model", "label", "budget", "continue", "history", "tz", "entities":
 			if key == "address" && strings.HasPrefix(base, "sim://") {
 				rest = append(rest, part) // a simulated meter has to know its address as well
 			}
@@ -891,6 +964,10 @@ func (m *MeterConfig) set(option, value string) (err error) {
 	case "tz":
 		if m.Zone, err = time.LoadLocation(value); err != nil {
 			return fmt.Errorf("%q is not a time zone; write Europe/Copenhagen or UTC", clip(value))
+		}
+	case "entities":
+		if m.Entities = strings.ToLower(value); !slices.Contains([]string{"wobwobrt", "golles"}, m.Entities) {
+			return fmt.Errorf("%q is not known; there are wobwobrt and golles", clip(value))
 		}
 	case "continue":
 		if m.Continue, err = parseBoolean(value); err != nil {

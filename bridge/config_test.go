@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"math/big"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -80,8 +81,9 @@ func TestParseConfigDefaults(t *testing.T) {
 		}},
 		MQTT:   MQTTConfig{ClientID: c.MQTT.ClientID, Topic: "kmp2mqtt", HAPrefix: "homeassistant"},
 		Listen: "127.0.0.1:1883", Discovery: true, LogLevel: slog.LevelInfo, LogFormat: "text",
+		HTTP: HTTPConfig{Listen: "127.0.0.1:8099"},
 	}
-	if diff := cmp.Diff(want, c, cmpopts.IgnoreUnexported(Config{}), cmpopts.IgnoreFields(MQTTConfig{}, "Dial")); diff != "" {
+	if diff := cmp.Diff(want, c, cmpopts.IgnoreUnexported(Config{}), cmpopts.EquateComparable(netip.Addr{}), cmpopts.IgnoreFields(MQTTConfig{}, "Dial")); diff != "" {
 		t.Error(diff)
 	}
 	if !strings.HasPrefix(c.MQTT.ClientID, "kmp2mqtt-") || len(c.MQTT.ClientID) > 23 {
@@ -142,6 +144,62 @@ func TestParseConfigAll(t *testing.T) {
 		if strings.Contains(value, "s3cret") {
 			t.Errorf("%s shows the password", name)
 		}
+	}
+}
+
+// Where the page is, and what it demands of whom.
+func TestParseConfigPage(t *testing.T) {
+	for _, tt := range []struct {
+		name, want string // error
+		set        []string
+		page       HTTPConfig
+	}{
+		{"off", "", []string{"HTTP_LISTEN=off"}, HTTPConfig{}},
+		{"empty", "", []string{"HTTP_LISTEN="}, HTTPConfig{}},
+		{"password", "", []string{"HTTP_LISTEN=:80", "HTTP_USERNAME=me", "HTTP_PASSWORD= s3cret"}, HTTPConfig{Listen: ":80", Username: "me", Password: " s3cret"}},
+		{"from a file", "", []string{"HTTP_LISTEN=[::1]:80", "HTTP_USERNAME=me", "HTTP_PASSWORD_FILE=/pw"}, HTTPConfig{Listen: "[::1]:80", Username: "me", Password: "s3cret"}},
+		{"ingress", "", []string{"HTTP_LISTEN=0.0.0.0:8099", "HTTP_INGRESS=172.30.32.2"}, HTTPConfig{Listen: "0.0.0.0:8099", Ingress: netip.MustParseAddr("172.30.32.2")}},
+		{"open", "HTTP_LISTEN: 0.0.0.0:8099 can be reached from other machines: set HTTP_USERNAME and HTTP_PASSWORD, or listen on 127.0.0.1", []string{"HTTP_LISTEN=0.0.0.0:8099"}, HTTPConfig{}},
+		{"no port", `HTTP_LISTEN: "8099" is not host:port`, []string{"HTTP_LISTEN=8099"}, HTTPConfig{}},
+		{"half", "HTTP_PASSWORD: is missing; HTTP_USERNAME is set, and the page needs both", []string{"HTTP_USERNAME=me"}, HTTPConfig{}},
+		{"the other half", "HTTP_USERNAME: is missing; HTTP_PASSWORD is set, and the page needs both", []string{"HTTP_PASSWORD=x"}, HTTPConfig{}},
+		{"colon", "HTTP_USERNAME: holds a colon, which no browser can send in a user name", []string{"HTTP_USERNAME=a:b", "HTTP_PASSWORD=x"}, HTTPConfig{}},
+		{"ingress by name", `HTTP_INGRESS: "supervisor" is not an address such as 172.30.32.2`, []string{"HTTP_INGRESS=supervisor"}, HTTPConfig{}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, errs := parse(t, map[string]string{"/pw": "s3cret\n"}, append(tt.set, "METERS=sim://403")...)
+			if got := strings.Join(errs, "\n"); got != tt.want {
+				t.Fatalf("%q, want %q", got, tt.want)
+			}
+			if tt.want == "" && c.HTTP != tt.page {
+				t.Errorf("%+v, want %+v", c.HTTP, tt.page)
+			}
+			for name, value := range c.Redacted() {
+				if strings.Contains(value, "s3cret") {
+					t.Errorf("%s shows the password", name)
+				}
+			}
+		})
+	}
+}
+
+// Whose topics are served as well.
+func TestParseConfigCompat(t *testing.T) {
+	for value, want := range map[string]string{
+		"kamstrup-402-mqtt": "kamstrup", "kamstrup-402-mqtt:cellar/heat": "cellar/heat", "": "",
+		"kamstrup":                   `MQTT_COMPAT: "kamstrup" is not known; there is kamstrup-402-mqtt`,
+		"kamstrup-402-mqtt:kmp2mqtt": `MQTT_COMPAT: the topic "kmp2mqtt" is MQTT_TOPIC or HA_PREFIX already`,
+	} {
+		c, errs := parse(t, nil, "METERS=sim://403?entities=golles", "MQTT_COMPAT="+value)
+		if got := c.Compat + strings.Join(errs, "\n"); got != want {
+			t.Errorf("%q: %q, want %q", value, got, want)
+		}
+		if errs == nil && c.Meters[0].Entities != "golles" {
+			t.Errorf("entities %q", c.Meters[0].Entities)
+		}
+	}
+	if _, errs := parse(t, nil, "METERS=house=sim://403?entities=mine"); len(errs) != 1 || errs[0] != `METERS: meter house: option entities: "mine" is not known; there are wobwobrt and golles` {
+		t.Errorf("%q", errs)
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 // not the value itself, group and doc explain, and secret marks what may come from a
 // file named by the variable with _FILE and is never shown.
 type settings struct {
-	Meters       string `env:"METERS" group:"Meters" default:"(required)" example:"house=/dev/ttyUSB0" doc:"The meters: ~name=line~, several separated by white space. A line is ~/dev/ttyUSB0~, ~serial:///dev/serial/by-id/...~, ~tcp://host:port~ (also ~socket://~), ~rfc2217://host:port~, ~usb://VID:PID[/serial]~ or ~sim://403~. Without ~name=~ the serial number is the name. Options follow as a query: ~?interval=10m&registers=60,68,power&address=0x3F&timeout=2s&model=403&label=Heat%20meter&budget=96&continue=true&history=gaps&tz=Europe/Copenhagen&baud=1200&stopbits=2&warmup=2s~"`
+	Meters       string `env:"METERS" group:"Meters" default:"(required)" example:"house=/dev/ttyUSB0" doc:"The meters: ~name=line~, several separated by white space. A line is ~/dev/ttyUSB0~, ~serial:///dev/serial/by-id/...~, ~tcp://host:port~ (also ~socket://~), ~rfc2217://host:port~, ~usb://VID:PID[/serial]~ or ~sim://403~. Without ~name=~ the serial number is the name. Options follow as a query: ~?interval=10m&registers=60,68,power&address=0x3F&timeout=2s&model=403&label=Heat%20meter&budget=96&continue=true&history=gaps&entities=golles&tz=Europe/Copenhagen&baud=1200&stopbits=2&warmup=2s~"`
 	ReadInterval string `env:"READ_INTERVAL" group:"Meters" envDefault:"30m" doc:"How often each meter is read (1s to 168h); the first time as soon as its line is there. When it is not set, meters of electricity are read every minute, and water meters whose port closes after some readings every 6h. The battery of a MULTICAL is calculated for one reading an hour"`
 	Registers    string `env:"REGISTERS" group:"Meters" default:"the model's usual ones" example:"energy,volume,power" doc:"What is read: ids (~60~, ~0x3C~) or names (~energy~), separated by commas"`
 
@@ -30,11 +30,17 @@ type settings struct {
 	MQTTKeyFile  string `env:"MQTT_KEY_FILE" group:"MQTT" doc:"Key of the client certificate, PEM"`
 	MQTTValues   string `env:"MQTT_VALUES" group:"MQTT" envDefault:"false" doc:"Also publish every value as plain text on a topic of its own"`
 	MQTTListen   string `env:"MQTT_LISTEN" group:"MQTT" envDefault:"127.0.0.1:1883" doc:"Where the built-in broker listens when MQTT_URL is not set; beyond loopback it demands MQTT_USERNAME and MQTT_PASSWORD"`
+	MQTTCompat   string `env:"MQTT_COMPAT" group:"MQTT" default:"(nothing)" example:"kamstrup-402-mqtt" doc:"Also publish as another reader did, for what was built on it: ~kamstrup-402-mqtt~ (one JSON object on ~kamstrup/values~, or ~topic/values~ with ~MQTT_COMPAT=kamstrup-402-mqtt:topic~)"`
 
 	HADiscovery string `env:"HA_DISCOVERY" group:"Home Assistant" envDefault:"true" doc:"Announce meters and bridge to Home Assistant"`
 	HAPrefix    string `env:"HA_PREFIX" group:"Home Assistant" envDefault:"homeassistant" doc:"Home Assistant's discovery prefix"`
 	HAURL       string `env:"HA_URL" group:"Home Assistant" default:"(no import)" example:"http://homeassistant.local:8123" doc:"Home Assistant itself, to import the hours that the meter remembers into its statistics; needs ~HA_TOKEN~ and ~DATA_DIR~. Inside an app it is found by itself"`
 	HAToken     string `env:"HA_TOKEN" group:"Home Assistant" secret:"yes" example:"eyJhbGciOiJIUzI1NiJ9..." doc:"Long-lived access token of an administrator of Home Assistant"`
+
+	HTTPListen   string `env:"HTTP_LISTEN" group:"Page" envDefault:"127.0.0.1:8099" doc:"Where the page, the API, ~/metrics~ and ~/healthz~ are served; ~off~ or empty: nowhere. Beyond loopback it demands HTTP_USERNAME and HTTP_PASSWORD, or HTTP_INGRESS"`
+	HTTPUsername string `env:"HTTP_USERNAME" group:"Page" secret:"yes" doc:"User name for the page"`
+	HTTPPassword string `env:"HTTP_PASSWORD" group:"Page" secret:"yes" doc:"Password for the page"`
+	HTTPIngress  string `env:"HTTP_INGRESS" group:"Page" default:"(none)" example:"172.30.32.2" doc:"Address of Home Assistant's ingress, which has checked who comes: it needs no password. The app sets it"`
 
 	DataDir string `env:"DATA_DIR" group:"Data" default:"(nothing is kept)" example:"/var/lib/kmp2mqtt" doc:"Where what must survive a restart is kept: which registers each meter has, what guards its counters, what its battery was asked for, and the rows of its logs. One small JSON file, and a database of the rows"`
 
