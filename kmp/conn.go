@@ -42,8 +42,8 @@ const (
 	patience = 3 * quiet
 	// drain is how long stale bytes are collected before a request.
 	drain = time.Millisecond
-	// keep is how many of the bytes received are kept for errors and the trace.
-	keep = 512
+	// keep is how many of the bytes received are kept for errors and the trace: the longest answer and an echo.
+	keep = MaxFrame + 512
 )
 
 // Options tune a [Conn]. The zero value of each field is its default.
@@ -57,7 +57,7 @@ type Options struct {
 	StartTimeout time.Duration // time-out to begin with, when more than Timeout
 	StartGap     time.Duration // gap to begin with, when more than Gap
 	// Trace, when set, is shown every request as sent and, after each attempt,
-	// the bytes that came (the last 512), echo and noise included. It must not
+	// the bytes that came (the last 4608), echo and noise included. It must not
 	// keep them.
 	Trace func(dir Direction, wire []byte)
 }

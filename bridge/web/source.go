@@ -23,8 +23,7 @@ import (
 type Source interface {
 	// Bridge is the program itself, now.
 	Bridge() Bridge
-	// Meters are all meters in the order of the settings. A meter that is named by its serial
-	// number has no Name before it has answered once.
+	// Meters are all meters in the order of the settings.
 	Meters() []Meter
 	// Read does what the topic <meter>/get does: an empty request is a usual reading. The
 	// response is the JSON that <meter>/response would have, in any case. The error says which
@@ -83,7 +82,7 @@ type Bridge struct {
 
 // Meter is one meter at one moment. It is the caller's to read, not to change.
 type Meter struct {
-	Name     string // level of its topics; empty while it is unknown
+	Name     string // level of its topics; never empty: while it is unknown, "line-1" is the first of METERS
 	Title    string // name for people, never empty
 	Serial   string // empty while it is unknown
 	Model    string // title such as "MULTICAL 403"; empty: unknown
@@ -157,9 +156,10 @@ type Frame struct {
 type Chart struct {
 	Times  []int64  `json:"times"` // Unix time in seconds, ascending
 	Series []Series `json:"series"`
-	Hours  []Bar    `json:"hours"`  // energy of the last 48 hours, as far as they are known
-	Days   []Bar    `json:"days"`   // and of the last 31 days
-	Unit   string   `json:"unit"`   // of the bars: that of the meter's energy register, "GJ"
+	Hours  []Bar    `json:"hours"`  // what was used in the last 48 hours, as far as they are known
+	Days   []Bar    `json:"days"`   // and in the last 31 days
+	Title  string   `json:"title"`  // of the bars, for people: "Heat energy"; a water meter has its volume there
+	Unit   string   `json:"unit"`   // of the bars: that of the meter's register, "GJ"
 	Source string   `json:"source"` // where the bars come from: "log" (the meter's own) or "memory"
 }
 

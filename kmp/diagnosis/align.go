@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"time"
+
+	"kmp2mqtt/kmp"
 )
 
 const (
-	// alignTimeout is how long Align waits for an answer's first byte: meters need 20
+	// AlignTimeout is how long Align waits for an answer's first byte: meters need 20
 	// to 250 ms, and what moves under a hand should show at once.
-	alignTimeout = 800 * time.Millisecond
+	AlignTimeout = 800 * time.Millisecond
 	// sampleEvery is the least time between two reads of Align.
 	sampleEvery = 250 * time.Millisecond
 	// lockAfter good reads in a row lock, unlockAfter failed ones in a row unlock.
@@ -61,15 +63,21 @@ type Summary struct {
 func Align(ctx context.Context, o Options, length time.Duration, show func(Sample)) (Summary, error) {
 	o = o.withDefaults()
 	if o.Timeout == 0 {
-		o.Timeout = alignTimeout
+		o.Timeout = AlignTimeout
 	}
-	start := time.Now()
 	line, err := o.Dial(ctx, o.Target)
 	if err != nil {
 		return Summary{Evidence: FromError(err), Code: Classify(FromError(err))}, err
 	}
 	c := o.client(line, o.Target)
 	defer c.Close()
+	return AlignOn(ctx, c, o.Address, length, show)
+}
+
+// AlignOn is [Align] on a line that is open. The client's time-out should be
+// [AlignTimeout], and it should repeat nothing: each request shows.
+func AlignOn(ctx context.Context, c *kmp.Conn, addr kmp.Address, length time.Duration, show func(Sample)) (Summary, error) {
+	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, length)
 	defer cancel()
 
@@ -83,7 +91,7 @@ func Align(ctx context.Context, o Options, length time.Duration, show func(Sampl
 	)
 	for ctx.Err() == nil && broken == nil {
 		began := time.Now()
-		_, err := c.GetSerialNo(ctx, o.Address)
+		_, err := c.GetSerialNo(ctx, addr)
 		if ctx.Err() != nil {
 			break
 		}
@@ -106,7 +114,7 @@ func Align(ctx context.Context, o Options, length time.Duration, show func(Sampl
 		pause(ctx, sampleEvery-time.Since(began))
 	}
 	s.Duration, s.Locked = time.Since(start), last.Locked
-	s.Evidence = o.evidence(c, failure)
+	s.Evidence = Options{Address: addr}.evidence(c, failure)
 	if s.Code = OK; !s.Locked {
 		s.Code = Classify(s.Evidence)
 	}
