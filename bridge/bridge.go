@@ -119,6 +119,9 @@ type bridge struct {
 	roster  *roster
 	pollers []*poller
 	session *Session
+	window  *window
+	tapes   []*tape       // what was said on the line of each meter
+	charts  []*chart      // the recent past of each meter
 	infoDue chan struct{} // holds a token when bridge/info has changed
 }
 
@@ -128,12 +131,18 @@ func newBridge(cfg Config, deps Deps, kept *store.Store, rows *history.Store) *b
 		topics: topics{base: cfg.MQTT.Topic, discovery: cfg.MQTT.HAPrefix},
 		roster: newRoster(cfg.Meters),
 	}
+	c := newCommands(b)
+	b.window = newWindow(b, c)
 	if rows != nil {
 		b.feed = newFeed(rows, b.put, b.topics, deps.Log)
 		if cfg.HAURL != nil {
 			b.imports = newImports(rows, deps.Log)
 		}
 		b.formerRows()
+	}
+	b.charts, b.tapes = make([]*chart, len(cfg.Meters)), make([]*tape, len(cfg.Meters))
+	for i := range b.charts {
+		b.charts[i] = new(chart)
 	}
 	start := time.Now()
 	pollers := make(map[string]*poller, len(cfg.Meters)) // by line
@@ -145,10 +154,12 @@ func newBridge(cfg Config, deps Deps, kept *store.Store, rows *history.Store) *b
 				history: rows, stored: b.stored, belong: b.belong,
 				put: b.put, info: b.info, topics: b.topics, each: cfg.Values, announce: cfg.Discovery,
 				version: deps.Version, log: deps.Log, started: start, count: len(cfg.Meters),
+				tape: new(tape), charts: b.charts,
 			}
 			pollers[m.Line] = p
 			b.pollers = append(b.pollers, p)
 		}
+		b.tapes[i] = p.tape
 		d := &device{cfg: m, index: i}
 		d.status = status{meter: Meter{Name: m.Name, Label: m.Label, Line: p.shown, Model: d.model().Title}, interval: m.Interval}
 		d.status.budget = d.budget(start)
@@ -160,7 +171,6 @@ func newBridge(cfg Config, deps Deps, kept *store.Store, rows *history.Store) *b
 	if cfg.Discovery {
 		filters = append(filters, b.birthTopic())
 	}
-	c := newCommands(b)
 	b.session = NewSession(cfg.MQTT, b.box, filters, c.message, c.tooLarge, b.putHealth, deps.Log)
 	return b
 }
@@ -179,6 +189,7 @@ func (b *bridge) put(msgs ...Message) {
 	if err := b.box.Put(msgs...); err != nil {
 		b.deps.Log.Error("message not published", "error", err)
 	}
+	b.window.publish(msgs)
 }
 
 // info has bridge/info published soon: once for many changes at a time.

@@ -188,10 +188,17 @@ type answer struct {
 
 // respond answers: with data, or with an error, whose data says when to come back.
 func (c *commands) respond(topic string, transaction, data json.RawMessage, err error, unsupported ...uint16) {
+	if err != nil {
+		c.log.Debug("command refused or failed", "answer", topic, "error", err)
+	}
+	c.put(Message{Topic: topic, Payload: responseJSON(transaction, data, err, unsupported...), Rank: RankEvent})
+}
+
+// responseJSON is the answer to a command.
+func responseJSON(transaction, data json.RawMessage, err error, unsupported ...uint16) []byte {
 	a := answer{Status: "ok", Data: data, Transaction: transaction, Unsupported: unsupported}
 	if err != nil {
 		a.Status, a.Error = "error", strings.TrimPrefix(err.Error(), "bridge: ")
-		c.log.Debug("command refused or failed", "answer", topic, "error", err)
 		if rate := new(rateError); errors.As(err, &rate) {
 			a.Data = encodeJSON(rate.retry())
 		}
@@ -199,7 +206,7 @@ func (c *commands) respond(topic string, transaction, data json.RawMessage, err 
 	if a.Data == nil {
 		a.Data = json.RawMessage("{}")
 	}
-	c.put(Message{Topic: topic, Payload: encodeJSON(a), Rank: RankEvent})
+	return encodeJSON(a)
 }
 
 // retryAfter tells a caller when to come back.
@@ -338,6 +345,11 @@ func (c *commands) read(meter string, o object, done func(outcome)) error {
 	if err != nil {
 		return err
 	}
+	return c.readAt(index, o, done)
+}
+
+// readAt is read for a meter that is found already.
+func (c *commands) readAt(index int, o object, done func(outcome)) error {
 	ids, err := o.registers()
 	if err != nil {
 		return err

@@ -198,7 +198,7 @@ func TestParseConfigCompat(t *testing.T) {
 			t.Errorf("entities %q", c.Meters[0].Entities)
 		}
 	}
-	if _, errs := parse(t, nil, "METERS=house=sim://403?entities=mine"); len(errs) != 1 || errs[0] != `METERS: meter house: option entities: "mine" is not known; there are wobwobrt and golles` {
+	if _, errs := parse(t, nil, "METERS=house=sim://403?entities=mine"); len(errs) != 1 || errs[0] != `METERS: meter "house": option entities: "mine" is not known; there are wobwobrt and golles` {
 		t.Errorf("%q", errs)
 	}
 }

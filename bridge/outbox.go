@@ -206,6 +206,16 @@ func (o *Outbox) Repeat(topics ...string) {
 	o.signal()
 }
 
+// payload is the newest retained payload of a topic; nil: there is none.
+func (o *Outbox) payload(topic string) []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if e := o.retained[topic]; e != nil {
+		return e.msg.Payload // never changed once it is here
+	}
+	return nil
+}
+
 // Len is the number of messages that the broker does not have yet.
 func (o *Outbox) Len() int {
 	s := o.Stats()

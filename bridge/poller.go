@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"kmp2mqtt/bridge/history"
@@ -106,6 +107,9 @@ type poller struct {
 	each     bool // values on topics of their own
 	announce bool // to Home Assistant
 	version  string
+	tape     *tape        // what was said on the line
+	charts   []*chart     // of all meters, by device.index
+	moved    atomic.Int64 // when it last did something, Unix time in seconds; 0: there is nothing to do
 	log      *slog.Logger
 	started  time.Time
 	count    int // meters over all lines
@@ -130,13 +134,16 @@ func (p *poller) run(ctx context.Context) {
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	defer p.moved.Store(0)
 	for {
+		p.moved.Store(0)
 		select {
 		case <-ctx.Done():
 			return
 		case <-p.wishes.signal:
 		case <-timer.C:
 		}
+		p.alive()
 		for ctx.Err() == nil && p.step(ctx) {
 		}
 		due := p.devices[0].due
@@ -155,6 +162,7 @@ func (p *poller) run(ctx context.Context) {
 
 // step does one thing that is to be done now; false: there is none.
 func (p *poller) step(ctx context.Context) bool {
+	p.alive()
 	served := p.served
 	p.served = false
 	if !served { // however many wishes come, what is due gets its turn between them
@@ -200,6 +208,9 @@ func (p *poller) step(ctx context.Context) bool {
 	return served
 }
 
+// alive notes that the poller gets on with what it does.
+func (p *poller) alive() { p.moved.Store(time.Now().Unix()) }
+
 // fulfil does what somebody wants, a usual reading aside.
 func (p *poller) fulfil(ctx context.Context, w wish) {
 	d := p.devices[w.meter]
@@ -210,6 +221,8 @@ func (p *poller) fulfil(ctx context.Context, w wish) {
 		p.accept(d, w)
 	case takeCensus:
 		p.census(ctx, d, w)
+	case alignHead:
+		p.alignHead(ctx, d, w)
 	default:
 		p.readChosen(ctx, d, w)
 	}
@@ -404,6 +417,40 @@ func (p *poller) census(ctx context.Context, d *device, w wish) {
 	w.done(outcome{values: encodeJSON(d.record.Profile)})
 }
 
+// alignHead reads a meter again and again on a line of its own making, for whoever moves its
+// head. The battery is charged with one command, and with what the answers took.
+func (p *poller) alignHead(ctx context.Context, d *device, w wish) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(w.align.ctx, cancel)()
+	if w.align.ctx.Err() != nil { // nobody waits for it any more
+		w.done(outcome{err: errStopped})
+		return
+	}
+	p.hangUp()
+	limited, stop := context.WithTimeout(ctx, openLimit)
+	line, err := p.dial(limited, p.line)
+	stop()
+	if err != nil {
+		w.done(outcome{err: &lineError{p.shown, err}})
+		return
+	}
+	c := kmp.NewConn(line, kmp.Options{Timeout: diagnosis.AlignTimeout, ByteTime: p.devices[0].cfg.ByteTime, Retries: -1, Trace: p.trace})
+	began := time.Now()
+	summary, err := diagnosis.AlignOn(ctx, c, d.cfg.Address, w.align.length, w.align.sample)
+	d.account(began, kmp.Stats{}, c.Stats(), errand{survey: true, command: true})
+	c.Close()
+	w.align.end(summary)
+	for _, other := range p.devices {
+		if other.failures > 0 { // now may be better than what was planned
+			other.due = p.afford(other, time.Now(), time.Now())
+		}
+	}
+	p.save(d)
+	p.publish(d)
+	w.done(outcome{err: err})
+}
+
 // asker asks a meter for registers, for a census.
 func (p *poller) asker(d *device) func(context.Context, []uint16) ([]kmp.Register, error) {
 	return func(ctx context.Context, ids []uint16) ([]kmp.Register, error) {
@@ -540,6 +587,7 @@ func (p *poller) contact(ctx context.Context, d *device, e errand, do func(conte
 	p.learned = after
 	if !e.survey && !e.log {
 		d.status.duration = time.Since(began)
+		d.status.durations.note(d.status.duration)
 	}
 	if err != nil {
 		if ctx.Err() == nil {
@@ -620,8 +668,10 @@ func (p *poller) hangUp() {
 	}
 }
 
-// trace logs a frame in hex.
+// trace keeps a frame for those who look, and logs it in hex.
 func (p *poller) trace(dir kmp.Direction, wire []byte) {
+	p.alive()
+	p.tape.note(time.Now(), dir, wire)
 	p.log.Debug("frame", "line", p.shown, "direction", dir.String(), "bytes", frameBytes(wire))
 }
 

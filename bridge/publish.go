@@ -120,6 +120,8 @@ func (p *poller) succeed(d *device, r Reading) (state []byte, again bool) {
 	}
 	first := d.last == nil
 	d.last = r.Values
+	d.status.values, d.status.info = r.Values, r.Info
+	p.charts[d.index].note(r.Meter.Serial, d.cfg.zone(), r)
 	messages := stateMessages(p.topics, r, d.keys, p.each)
 	p.put(append(msgs, messages...)...)
 	d.status.retained = append(discoveryOnly(d.status.retained), messages[0])
@@ -269,6 +271,7 @@ func (p *poller) publish(d *device) {
 	d.status.quality, d.status.rated = d.quality.Percent()
 	d.status.budget = d.budget(p.started)
 	d.status.drift = d.record.Logs.Drift
+	d.status.profile = d.record.Profile
 	s := d.status
 	if s.meter.Name != "" {
 		msgs := []Message{diagnosticsMessage(p.topics, s, time.Now())}

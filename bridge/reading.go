@@ -16,6 +16,7 @@ import (
 	"kmp2mqtt/discovery"
 	"kmp2mqtt/kmp"
 	"kmp2mqtt/kmp/catalog"
+	"kmp2mqtt/kmp/census"
 	"kmp2mqtt/kmp/diagnosis"
 )
 
@@ -233,6 +234,7 @@ type status struct {
 	failed      uint64         // failed ones
 	reasons     map[string]int // failed ones by reason
 	duration    time.Duration  // of the newest reading, good or not
+	durations   buckets        // of all
 	checksum    uint64         // frames dropped for their checksum
 	echo        bool           // the head hears itself
 	retained    []Message      // what Home Assistant needs again after its restart
@@ -246,6 +248,9 @@ type status struct {
 	hasInfo   bool              // the state has a list of infos
 	unknown   map[string]string // keys whose value is held or not known, and why
 	drift     *int64            // what the meter's clock is ahead, in seconds; nil: not known
+	values    []numbers.Value   // as published last; never changed once it is here
+	info      []string          // what the meter reports, in words
+	profile   census.Profile    // which registers it has
 	kept      time.Time         // when the newest row of its log that is kept was written; zero: none is
 }
 

@@ -23,6 +23,7 @@ const (
 	setInterval             // another interval
 	takeCensus              // which registers does the meter have?
 	acceptHeld              // let held values through
+	alignHead               // read again and again while somebody moves the head
 )
 
 // wish is what somebody wants of a poller.
@@ -32,6 +33,7 @@ type wish struct {
 	registers []uint16      // of readChosen
 	interval  time.Duration // of setInterval
 	keys      []string      // of acceptHeld; empty: all
+	align     *alignment    // of alignHead
 	done      func(outcome) // called once, by the poller; must not block
 }
 
@@ -111,7 +113,9 @@ func (w *wishes) any() bool {
 }
 
 // visits reports whether a wish is a visit of its own to the meter.
-func (w wish) visits() bool { return w.task == readChosen || w.task == takeCensus }
+func (w wish) visits() bool {
+	return w.task == readChosen || w.task == takeCensus || w.task == alignHead
+}
 
 // pop takes the oldest wish that is not a usual reading. Until it is done it counts as
 // waiting.
