@@ -1,0 +1,133 @@
+package supervisor
+
+import (
+	"bytes"
+	"context"
+	_ "embed" // the page
+	"errors"
+	"fmt"
+	"html/template"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+//go:embed explain.html
+var explainHTML string
+
+// maxDevices bounds the list of serial ports on the page.
+const maxDevices = 50
+
+// Explain shows on the app's page, and to nobody but Home Assistant's ingress, why the app
+// cannot do its work, and which serial ports there are to choose from. It returns nil when
+// ctx ends, or when the problem was ErrNoBroker and a broker has come, so that another try
+// may do. The error says that the page cannot be served.
+func Explain(ctx context.Context, o Options, problem error) error {
+	o = o.filled()
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", o.Listen)
+	if err != nil {
+		return fmt.Errorf("supervisor: %w", err)
+	}
+	srv := &http.Server{
+		Handler:           o.explainer(problem),
+		ReadHeaderTimeout: askTimeout, ReadTimeout: askTimeout, WriteTimeout: askTimeout, IdleTimeout: time.Minute,
+		MaxHeaderBytes: maxAnswer,
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(l) }()
+	err = o.hold(ctx, problem, served)
+	_ = srv.Close() // whoever still reads is sent the next page's way
+	return err
+}
+
+// hold waits until the page is of no use any more.
+func (o Options) hold(ctx context.Context, problem error, served <-chan error) error {
+	ticker := time.NewTicker(longWait)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-served:
+			return fmt.Errorf("supervisor: the page ended: %w", err)
+		case <-ticker.C:
+			if !errors.Is(problem, ErrNoBroker) {
+				continue
+			}
+			if _, err := o.ask(ctx); err == nil {
+				return nil
+			}
+		}
+	}
+}
+
+// explainer is the page. It answers the Supervisor's watchdog as well: restarting the app
+// would help nobody.
+func (o Options) explainer(problem error) http.Handler {
+	page := template.Must(template.New("").Parse(explainHTML))
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		fmt.Fprintln(w, "ok")
+	})
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+		if !o.admits(r.RemoteAddr) {
+			http.Error(w, "Open this page in Home Assistant, from the app's own page.", http.StatusForbidden)
+			return
+		}
+		var b bytes.Buffer
+		err := page.Execute(&b, struct {
+			Problems []string
+			Meters   bool // there are none yet
+			Broker   bool // there is none yet
+			Devices  []string
+		}{problems(problem), errors.Is(problem, ErrNoMeters), errors.Is(problem, ErrNoBroker), o.devices()})
+		if err != nil {
+			http.Error(w, "The page cannot be made.", http.StatusInternalServerError)
+			return
+		}
+		h := w.Header()
+		h.Set("Content-Type", "text/html; charset=utf-8")
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cache-Control", "no-store")
+		_, _ = w.Write(b.Bytes())
+	})
+	return mux
+}
+
+// admits says whether somebody may see the page.
+func (o Options) admits(remote string) bool {
+	addr, err := netip.ParseAddrPort(remote)
+	return err == nil && addr.Addr().Unmap() == o.Ingress
+}
+
+// problems are the lines of an error.
+func problems(err error) []string {
+	var lines []string
+	for line := range strings.Lines(Translate(err.Error())) {
+		if line = strings.TrimSpace(line); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// devices are the serial ports by their lasting names. None is an answer as well.
+func (o Options) devices() []string {
+	entries, err := os.ReadDir(o.Devices)
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, e := range entries[:min(len(entries), maxDevices)] {
+		names = append(names, filepath.Join(o.Devices, e.Name()))
+	}
+	return names
+}
