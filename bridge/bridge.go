@@ -152,7 +152,7 @@ func newBridge(cfg Config, deps Deps, kept *store.Store, rows *history.Store) *b
 			p = &poller{
 				line: m.Line, shown: redactURL(m.Line), wishes: newWishes(), roster: b.roster, store: kept, dial: deps.Dial,
 				history: rows, stored: b.stored, belong: b.belong,
-				put: b.put, info: b.info, topics: b.topics, each: cfg.Values, announce: cfg.Discovery,
+				put: b.put, info: b.info, topics: b.topics, each: cfg.Values, compat: cfg.Compat, announce: cfg.Discovery,
 				version: deps.Version, log: deps.Log, started: start, count: len(cfg.Meters),
 				tape: new(tape), charts: b.charts,
 			}
@@ -282,7 +282,7 @@ func (b *bridge) formerRows() {
 	for _, m := range meters {
 		if checkName(m.Name) == nil {
 			b.feed.is(m.Serial, m.Name, nil)
-			b.imports.is(rowsOf{serial: m.Serial, name: m.Name, identity: m.Serial, label: m.Name})
+			b.imports.is(rowsOf{serial: m.Serial, name: m.Name, identity: m.Serial, label: m.Name, entities: b.cfg.entities(m.Name)})
 		}
 	}
 }

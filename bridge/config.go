@@ -180,6 +180,7 @@ func ParseConfig(environ []string, opts ParseOptions) (Config, error) {
 	}
 	p.mqtt(&c, raw)
 	c.Meters = p.meters(raw.Meters, interval, p.environment["READ_INTERVAL"] != "", registers)
+	p.entities(c.Meters)
 	c.Values = p.boolean("MQTT_VALUES", raw.MQTTValues)
 	c.Discovery = p.boolean("HA_DISCOVERY", raw.HADiscovery)
 	p.page(&c, raw)

@@ -352,7 +352,7 @@ func (p *poller) recallPlace(d *device) {
 			keys = append(keys, a)
 		}
 	}
-	msg, err := discoveryMessage(p.topics, d.status.meter, keys, d.model().Family, d.record.HasInfo, d.status.drift != nil, p.version, p.roster.shortest(d.index))
+	msg, err := discoveryMessage(p.topics, d.status.meter, keys, d.cfg.Entities, d.model().Family, d.record.HasInfo, d.status.drift != nil, p.version, p.roster.shortest(d.index))
 	if err != nil {
 		p.log.Warn("cannot announce the meter before it answers", "meter", name, "error", err)
 		return
@@ -418,8 +418,8 @@ func (p *poller) exchanged(d *device, former Meter, previous record) {
 	p.put(availabilityMessage(p.topics, former.Name, false))
 	switch {
 	case alone:
-	case p.announce && len(previous.Announced) > 0:
-		msg, err := discoveryMessage(p.topics, former, restoredKeys(previous.Announced), previous.Profile.Family, false, false, p.version, time.Minute)
+	case p.announce && len(previous.Announced) > 0 && !d.cfg.idsOfPlace():
+		msg, err := discoveryMessage(p.topics, former, restoredKeys(previous.Announced), d.cfg.Entities, previous.Profile.Family, false, false, p.version, time.Minute)
 		if err != nil {
 			p.log.Error("cannot announce the former meter", "serial", former.Serial, "error", err)
 			return

@@ -11,7 +11,6 @@ import (
 	"kmp2mqtt/bridge/history"
 	"kmp2mqtt/bridge/numbers"
 	"kmp2mqtt/bridge/statistics"
-	"kmp2mqtt/discovery"
 	"kmp2mqtt/kmp"
 	"kmp2mqtt/kmp/catalog"
 	"kmp2mqtt/kmp/logbook"
@@ -195,7 +194,7 @@ func offerRows(m rowsOf, log kmp.LogType, rows []logbook.Row, done hoursOf) ([]s
 					at = len(all)
 					index[id] = at
 					all = append(all, statistics.Series{
-						Serial: m.serial, UniqueID: discovery.MeterID(m.identity) + "_" + name,
+						Serial: m.serial, UniqueID: sensorID(m, v.Register, name),
 						Name: m.label + " " + v.Register.Title, Register: name, Unit: v.Unit, Log: log,
 						Always: m.external && name == v.Register.Name, OwnOnly: name != v.Register.Name,
 					})

@@ -490,7 +490,7 @@ func (p *poller) rowsBelong(d *device) {
 	m := rowsOf{
 		serial: d.record.Profile.Serial, name: d.status.meter.Name, identity: d.status.meter.Identity,
 		label:    cmp.Or(d.status.meter.Label, d.status.meter.Name),
-		external: d.cfg.History == HistoryHour && d.cfg.Interval > time.Hour,
+		external: d.cfg.History == HistoryHour && d.cfg.Interval > time.Hour, entities: d.cfg.Entities,
 	}
 	m.renamed = d.rowsNamed != m.serial+" "+m.name
 	d.rowsNamed = m.serial + " " + m.name
@@ -511,6 +511,7 @@ type rowsOf struct {
 	renamed      bool                   // or new
 	identity     string                 // the serial number that Home Assistant knows the meter by
 	label        string                 // for people
+	entities     string                 // the reader whose names Home Assistant keeps; empty: none
 	offsets      map[string]kmp.Decimal // to be added to counters, by key
 	external     bool                   // its live sensor shows too little: statistics of their own
 }

@@ -105,6 +105,7 @@ type poller struct {
 	info     func() // bridge/info has changed
 	topics   topics
 	each     bool // values on topics of their own
+	compat   string // topic for the values as kamstrup-402-mqtt had them; empty: none
 	announce bool // to Home Assistant
 	version  string
 	tape     *tape        // what was said on the line

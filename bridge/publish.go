@@ -87,7 +87,7 @@ func (p *poller) succeed(d *device, r Reading) (state []byte, again bool) {
 	r.Values = d.repeated(r)
 	var msgs []Message
 	if p.announce && (news || d.status.hasInfo && !hadInfo || d.status.drift != nil && !d.clockTold || len(d.status.retained) == 0) {
-		msg, err := discoveryMessage(p.topics, r.Meter, d.keys, d.model().Family, d.status.hasInfo, d.status.drift != nil, p.version, p.roster.shortest(d.index))
+		msg, err := discoveryMessage(p.topics, r.Meter, d.keys, d.cfg.Entities, d.model().Family, d.status.hasInfo, d.status.drift != nil, p.version, p.roster.shortest(d.index))
 		if err != nil {
 			p.log.Error("cannot announce the meter to Home Assistant", "meter", name, "error", err)
 		} else {
@@ -123,6 +123,7 @@ func (p *poller) succeed(d *device, r Reading) (state []byte, again bool) {
 	d.status.values, d.status.info = r.Values, r.Info
 	p.charts[d.index].note(r.Meter.Serial, d.cfg.zone(), r)
 	messages := stateMessages(p.topics, r, d.keys, p.each)
+	messages = append(messages, compatMessages(p.compat, d.index, r, d.status.unknown)...)
 	p.put(append(msgs, messages...)...)
 	d.status.retained = append(discoveryOnly(d.status.retained), messages[0])
 	p.save(d)

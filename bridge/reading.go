@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"kmp2mqtt/bridge/battery"
+	"kmp2mqtt/bridge/former"
 	"kmp2mqtt/bridge/numbers"
 	"kmp2mqtt/discovery"
 	"kmp2mqtt/kmp"
@@ -94,12 +95,16 @@ func announce(before []announced, values []numbers.Value, asked []uint16) (after
 	return after, news, changes
 }
 
-// measurements is what discovery announces: every register with its newest unit.
-func measurements(keys []announced) []discovery.Measurement {
+// measurements is what discovery announces: every register with its newest unit. entities is the
+// reader whose names Home Assistant keeps, empty for none.
+func measurements(keys []announced, entities string) []discovery.Measurement {
 	list := make([]discovery.Measurement, 0, len(keys))
 	for _, a := range keys {
 		if !a.former {
-			list = append(list, discovery.Measurement{Register: a.register, Unit: a.unit, Key: a.key, Decimals: a.decimals})
+			m := discovery.Measurement{Register: a.register, Unit: a.unit, Key: a.key, Decimals: a.decimals}
+			m.UniqueID, _ = former.UniqueID(entities, a.register.ID)
+			m.EntityID, _ = former.EntityID(entities, a.register.ID)
+			list = append(list, m)
 		}
 	}
 	return list
@@ -334,7 +339,7 @@ func (s status) perDay() *int {
 
 // discoveryMessage is the message by which Home Assistant learns of a meter; shortest is the
 // least interval that may be set for it.
-func discoveryMessage(t topics, m Meter, keys []announced, family catalog.Family, hasInfo, hasClock bool, version string, shortest time.Duration) (Message, error) {
+func discoveryMessage(t topics, m Meter, keys []announced, entities string, family catalog.Family, hasInfo, hasClock bool, version string, shortest time.Duration) (Message, error) {
 	name := m.Label
 	if name == "" {
 		name = m.Name
@@ -353,7 +358,7 @@ func discoveryMessage(t topics, m Meter, keys []announced, family catalog.Family
 		GetTopic:          t.meter(m.Name, "get"),
 		SetTopic:          t.meter(m.Name, "set"),
 		ShortestInterval:  shortest,
-	}, measurements(keys))
+	}, measurements(keys, entities))
 	return Message{Topic: t.meterDiscovery(m.Identity), Payload: payload, Retain: true, Rank: RankDiscovery}, err
 }
 

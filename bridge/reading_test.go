@@ -69,7 +69,7 @@ func TestAnnounce(t *testing.T) {
 		keys = after
 	}
 	var announcedKeys []string
-	for _, m := range measurements(keys) {
+	for _, m := range measurements(keys, "") {
 		announcedKeys = append(announcedKeys, m.Key)
 	}
 	if diff := cmp.Diff([]string{"energy_gj", "power_kw", "info_code"}, announcedKeys); diff != "" {

@@ -42,7 +42,9 @@ type component struct {
 	id string // the key under "components"
 
 	Platform           string         `json:"platform"`
-	UniqueID           string         `json:"unique_id"`
+	UniqueID           string         `json:"unique_id"` // empty: the entity is taken away
+	DefaultEntityID    string         `json:"default_entity_id,omitempty"`
+	ObjectID           string         `json:"object_id,omitempty"` // the same before Home Assistant 2025.10
 	Name               string         `json:"name"`
 	ValueTemplate      string         `json:"value_template,omitempty"`
 	Unit               string         `json:"unit_of_measurement,omitempty"`
@@ -83,13 +85,24 @@ func (cs components) MarshalJSON() ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		body, err := encode(c)
+		body, err := c.encode()
 		if err != nil {
 			return nil, err
 		}
 		b = append(append(append(b, id...), ':'), body...)
 	}
 	return append(b, '}'), nil
+}
+
+// encode writes one entity. Of one that is taken away only the platform stays: leaving it out
+// would leave it in Home Assistant.
+func (c component) encode() ([]byte, error) {
+	if c.UniqueID == "" {
+		return encode(struct {
+			Platform string `json:"platform"`
+		}{c.Platform})
+	}
+	return encode(c)
 }
 
 // encode is json.Marshal that leaves <, > and & readable.

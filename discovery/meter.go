@@ -59,6 +59,14 @@ type Measurement struct {
 	Unit     kmp.Unit // the unit that the meter sent
 	Key      string   // the value's key in the state message, as catalog.Key gives it
 	Decimals int      // digits after the point that the meter sent, 0 if none
+
+	// UniqueID is the entity's identity where another reader has announced it before: with
+	// it Home Assistant keeps the entity's id, its name by its owner, and its history. Empty:
+	// our own. Where it is set, an entity that we announced under our own id is taken away.
+	UniqueID string
+	// EntityID is the id that Home Assistant gives to the entity when it is new, without
+	// "sensor." before it: lower-case letters, digits and _. Empty: made of the names.
+	EntityID string
 }
 
 // Topic returns the topic of a discovery message, <prefix>/device/<id>/config;
@@ -89,6 +97,7 @@ func Meter(d Device, ms []Measurement) ([]byte, error) {
 	own := d.own()
 	cs := make(components, 0, len(ms)+len(own))
 	ids, keys, names := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	former := map[string]bool{} // what another reader called them
 	for _, c := range own {
 		ids[c.id], names[c.Name] = true, true
 	}
@@ -98,6 +107,12 @@ func Meter(d Device, ms []Measurement) ([]byte, error) {
 		}
 		if !idCharacters(m.Register.Name) {
 			return nil, &FieldError{"Register.Name", m.Register.Name, "letters, digits, - and _"}
+		}
+		if m.UniqueID != "" && !idCharacters(m.UniqueID) {
+			return nil, &FieldError{"UniqueID", m.UniqueID, "letters, digits, - and _"}
+		}
+		if m.EntityID != "" && !attribute("_"+m.EntityID) {
+			return nil, &FieldError{"EntityID", m.EntityID, "lower-case letters, digits and _"}
 		}
 		if keys[m.Key] {
 			continue
@@ -118,6 +133,16 @@ func Meter(d Device, ms []Measurement) ([]byte, error) {
 		}
 		ids[c.id], names[c.Name] = true, true
 		c.UniqueID = MeterID(d.Serial) + "_" + c.id
+		if m.EntityID != "" && !former[m.EntityID] {
+			c.DefaultEntityID, c.ObjectID = c.Platform+"."+m.EntityID, m.EntityID
+			former[m.EntityID] = true
+		}
+		if m.UniqueID != "" && !ids[m.UniqueID] {
+			// A component of its own: Home Assistant would not change the id of one that it has.
+			cs = append(cs, component{id: c.id, Platform: c.Platform})
+			c.id, c.UniqueID = m.UniqueID, m.UniqueID
+			ids[c.id] = true
+		}
 		cs = append(cs, c)
 	}
 	return encode(message{
