@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"os/signal"
@@ -30,11 +31,13 @@ import (
 	"time"
 	_ "time/tzdata" // containers have no time zones
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/lmittmann/tint"
 	"golang.org/x/term"
 
 	"kmp2mqtt/bridge"
 	"kmp2mqtt/bridge/history"
+	"kmp2mqtt/bridge/supervisor"
 	"kmp2mqtt/kmp"
 	"kmp2mqtt/kmp/catalog"
 	"kmp2mqtt/kmp/census"
@@ -153,6 +156,8 @@ func verbs() []verb {
 		{"decode", "HEX...", "explains a captured frame, either direction", program.decode},
 		{"simulate", "[flags]", "a meter for others to read, by TCP or on a pseudo terminal", program.simulate},
 		{"export", "", "the rows that the bridge keeps in DATA_DIR, also while it runs: CSV, JSON or Influx", program.export},
+		{"health", "", "asks the bridge that runs here whether it lives, with -ready whether all is well: for scripts", program.health},
+		{"app", "", "the bridge as an app of Home Assistant, settings from its Supervisor", program.app},
 		{"check", "", "validates the settings and prints them, secrets redacted", program.check},
 		{"version", "", "version, commit, Go version", program.version},
 	}
@@ -394,10 +399,104 @@ func (p program) runBridge(ctx context.Context, cfg bridge.Config, dial func(con
 		log.Warn("TZ is no time zone that is known, so UTC is taken", "tz", tz, "advice", zoneAdvice)
 	}
 	v, c := build()
-	err := bridge.Run(ctx, cfg, bridge.Deps{Dial: dial, Log: log, Level: level, Version: v, Commit: c, Tap: tap})
+	deps := bridge.Deps{Dial: dial, Log: log, Level: level, Version: v, Commit: c, Tap: tap}
+	if p.setting("NOTIFY_SOCKET") != "" {
+		deps.Notify = func(state string) {
+			if _, err := daemon.SdNotify(false, state); err != nil {
+				log.Debug("the service manager does not listen", "error", err)
+			}
+		}
+		var err error
+		if deps.Watchdog, err = daemon.SdWatchdogEnabled(false); err != nil {
+			log.Warn("WATCHDOG_USEC cannot be understood; nobody watches", "error", err)
+		}
+	}
+	err := bridge.Run(ctx, cfg, deps)
 	if setting, ok := errors.AsType[*bridge.ConfigError](err); ok { // what only trying shows
 		return usageError{setting}
 	}
+	return err
+}
+
+// app runs the bridge as an app of Home Assistant. What its owner has to do first stands on
+// the app's page.
+func (p program) app(ctx context.Context, args []string) error {
+	fs := flag.NewFlagSet("app", flag.ContinueOnError)
+	if _, err := p.parse(fs, args, 0, 0); err != nil {
+		return err
+	}
+	log := p.logger("text", slog.LevelInfo)
+	o := supervisor.Options{Environ: p.environ, Token: p.setting("SUPERVISOR_TOKEN"), Log: log}
+	for ctx.Err() == nil {
+		environ, err := supervisor.Environ(ctx, o)
+		var cfg bridge.Config
+		if err == nil {
+			cfg, _, err = p.settings(environ)
+		}
+		if err == nil {
+			p.environ = environ
+			return p.runBridge(ctx, cfg, dial, nil)
+		}
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // ended as asked: no failure
+		}
+		problem := errors.New(supervisor.Translate(err.Error()))
+		if errors.Is(err, supervisor.ErrNoBroker) {
+			problem = err
+		}
+		log.Error("the app waits for its owner", "error", problem)
+		if err := supervisor.Explain(ctx, o, problem); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// healthLimit is how long health waits for an answer.
+const healthLimit = 5 * time.Second
+
+// health asks the bridge that runs with these settings how it is.
+func (p program) health(ctx context.Context, args []string) error {
+	fs := flag.NewFlagSet("health", flag.ContinueOnError)
+	ready := fs.Bool("ready", false, "not only whether it lives: whether the broker is connected and every meter is read")
+	base := fs.String("url", "", "where its page is, as `URL`; else HTTP_LISTEN tells")
+	if _, err := p.parse(fs, args, 0, 0); err != nil {
+		return err
+	}
+	if *base == "" {
+		listen := cmp.Or(p.setting("HTTP_LISTEN"), bridge.DefaultHTTPListen)
+		host, port, err := net.SplitHostPort(listen)
+		if err != nil {
+			return usagef("HTTP_LISTEN is %q: without the page nobody can be asked", listen)
+		}
+		if ip := net.ParseIP(host); host == "" || ip.IsUnspecified() {
+			host = "127.0.0.1"
+		}
+		*base = "http://" + net.JoinHostPort(host, port)
+	}
+	path := "/healthz"
+	if *ready {
+		path = "/readyz"
+	}
+	ctx, cancel := context.WithTimeout(ctx, healthLimit)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(*base, "/")+path, nil)
+	if err != nil {
+		return usagef("-url: %w", err)
+	}
+	response, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
+	if err != nil {
+		return fmt.Errorf("the bridge does not answer; does it run, with the same HTTP_LISTEN? %w", err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(response.Body, 64<<10))
+	if err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", response.Status, strings.TrimSpace(string(text)))
+	}
+	_, err = fmt.Fprintln(p.out, strings.TrimSpace(string(text)))
 	return err
 }
 
@@ -416,6 +515,11 @@ func (p program) demo(ctx context.Context, args []string) error {
 	const options = "speed=288&echo=true&empty-logs=true"
 	set := map[string]string{
 		"METERS": "house=sim://403?history=hour&" + options, "READ_INTERVAL": "5s", "DATA_DIR": dir, "REGISTERS": "",
+	}
+	if p.setting("HTTP_LISTEN") == "" {
+		if set["HTTP_LISTEN"], err = freeAddress(bridge.DefaultHTTPListen); err != nil {
+			return err
+		}
 	}
 	if p.setting("MQTT_URL") == "" && p.setting("MQTT_LISTEN") == "" {
 		if set["MQTT_LISTEN"], err = freeAddress("127.0.0.1:1883"); err != nil {
@@ -448,9 +552,13 @@ func (p program) demo(ctx context.Context, args []string) error {
 	if cfg.MQTT.Username != "" {
 		broker += ` -u "$MQTT_USERNAME" -P "$MQTT_PASSWORD"`
 	}
+	page := ""
+	if cfg.HTTP.Listen != "" {
+		page = fmt.Sprintf("Look at it in a browser: http://%s\n", cfg.HTTP.Listen)
+	}
 	sub, pub := "mosquitto_sub "+broker, "mosquitto_pub "+broker
 	fmt.Fprintf(p.out, "A simulated MULTICAL 403 lives through a day in five minutes, from a month ago on, and is read every 5 s.\n"+
-		"The broker is %s:%s. Try, in another terminal:\n\n", host, port)
+		"%sThe broker is %s:%s. Try, in another terminal:\n\n", page, host, port)
 	if err := p.table([][]string{
 		{"  everything, as it comes", fmt.Sprintf("%s -v -t '%s/#'", sub, base)},
 		{"  read now", fmt.Sprintf("%s -t %s/house/get -n", pub, base)},
@@ -1376,6 +1484,7 @@ func (p program) simulate(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("simulate", flag.ContinueOnError)
 	listen := fs.String("listen", "", "serve TCP at `URL` (tcp://127.0.0.1:2002 unless -pty is given)")
 	pty := fs.String("pty", "", "serve a pseudo terminal and put a link to it at `PATH`")
+	replay := fs.String("replay", "", "answer as the meter in the support bundle `FILE` did")
 	var cfg sim.Config
 	cfg.RegisterFlags(fs)
 	if _, err := p.parse(fs, args, 0, 0); err != nil {
@@ -1384,9 +1493,9 @@ func (p program) simulate(ctx context.Context, args []string) error {
 	if *listen == "" && *pty == "" {
 		*listen = "tcp://127.0.0.1:2002"
 	}
-	meter, err := sim.New(cfg)
+	meter, err := simulated(cfg, *replay)
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -1428,4 +1537,31 @@ func (p program) simulate(ctx context.Context, args []string) error {
 	default:
 		return nil
 	}
+}
+
+// server is a meter that others can read: a simulated one, or one that was recorded.
+type server interface {
+	Serve(ctx context.Context, rw io.ReadWriteCloser) error
+	ServeListener(ctx context.Context, l net.Listener) error
+}
+
+// simulated returns a simulated meter, or the one that a support bundle holds.
+func simulated(cfg sim.Config, bundle string) (server, error) {
+	if bundle == "" {
+		meter, err := sim.New(cfg)
+		if err != nil {
+			return nil, usageError{err}
+		}
+		return meter, nil
+	}
+	f, err := os.Open(bundle)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	recording, err := sim.ReadRecording(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", bundle, err)
+	}
+	return recording, nil
 }

@@ -49,6 +49,11 @@ type Deps struct {
 	Level *slog.LevelVar
 	// Tap, when set, sees every message that is to be published; it must not block.
 	Tap func(Message)
+	// Notify tells the service manager how the bridge is, in the words of systemd's
+	// sd_notify; nil: nobody wants to know.
+	Notify func(state string)
+	// Watchdog is within which time the service manager wants to hear of it; 0: it does not watch.
+	Watchdog time.Duration
 	// Version and Commit say what runs here.
 	Version, Commit string
 	// Started is when the program began; zero: now.
@@ -248,6 +253,12 @@ func (b *bridge) run(ctx context.Context) error {
 	if b.imports != nil {
 		target := statistics.Config{URL: b.cfg.HAURL, Token: b.cfg.HAToken, Log: b.deps.Log}
 		group.Go(func() error { statistics.Run(ctx, target, b.imports); return nil })
+	}
+	if b.cfg.HTTP.Listen != "" {
+		group.Go(func() error { b.serve(ctx); return nil })
+	}
+	if b.deps.Notify != nil {
+		group.Go(func() error { b.report(ctx); return nil })
 	}
 	b.watch(ctx)
 

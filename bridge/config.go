@@ -52,6 +52,9 @@ const (
 	MaxMeters    = 10000
 	MaxRegisters = 128
 
+	// DefaultHTTPListen is where the page is unless the settings say something else.
+	DefaultHTTPListen = "127.0.0.1:8099"
+
 	maxNameLength  = 64
 	maxTopicLength = 200
 	maxFileSize    = 1 << 20

@@ -104,16 +104,17 @@ type poller struct {
 	put      func(...Message)
 	info     func() // bridge/info has changed
 	topics   topics
-	each     bool // values on topics of their own
+	each     bool   // values on topics of their own
 	compat   string // topic for the values as kamstrup-402-mqtt had them; empty: none
-	announce bool // to Home Assistant
+	announce bool   // to Home Assistant
 	version  string
 	tape     *tape        // what was said on the line
 	charts   []*chart     // of all meters, by device.index
 	moved    atomic.Int64 // when it last did something, Unix time in seconds; 0: there is nothing to do
 	log      *slog.Logger
 	started  time.Time
-	count    int // meters over all lines
+	count    int         // meters over all lines
+	tried    atomic.Bool // the line was tried once, or there is nothing to do on it
 
 	conn    *kmp.Conn
 	learned kmp.Stats // of the line, when it was used last
@@ -157,6 +158,7 @@ func (p *poller) run(ctx context.Context) {
 				due = earlier(due, visit)
 			}
 		}
+		p.tried.Store(true)
 		timer.Reset(time.Until(due))
 	}
 }
@@ -637,6 +639,7 @@ func (p *poller) open(ctx context.Context) error {
 	limited, cancel := context.WithTimeout(ctx, openLimit)
 	defer cancel()
 	line, err := p.dial(limited, p.line)
+	p.tried.Store(true)
 	if err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()

@@ -83,6 +83,7 @@ type Session struct {
 	onConnect  func()
 	log        *slog.Logger
 	connected  atomic.Bool
+	tried      atomic.Bool // all brokers were tried once, or one has connected
 
 	// Of Run's goroutine alone: what the log has been told.
 	began    time.Time       // when the outage began; zero: none
@@ -130,6 +131,7 @@ func (s *Session) Run(ctx context.Context) error {
 				break // the order of the brokers begins again
 			}
 		}
+		s.tried.Store(true)
 		pause := time.NewTimer(leastPause + rand.N(pauseLimit(failures)))
 		select {
 		case <-pause.C:
@@ -186,6 +188,7 @@ func (s *Session) connection(ctx context.Context, u *url.URL) (lived time.Durati
 	s.restored(u)
 	start := time.Now()
 	s.connected.Store(true)
+	s.tried.Store(true)
 	if err := s.box.Put(s.bridgeState(payloadOnline, RankAvailability)); err != nil {
 		return 0, err
 	}

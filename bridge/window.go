@@ -364,18 +364,3 @@ func (b *buckets) note(d time.Duration) {
 func (b buckets) shown() web.Histogram {
 	return web.Histogram{Bounds: bounds[:], Counts: b.counts[:], Sum: b.sum.Seconds()}
 }
-
-// stuckAfter is how long a poller may be at one thing without a byte sent or received. The
-// longest that is in order: a time-out of a minute, or a line that takes 45 s to open.
-const stuckAfter = 3 * time.Minute
-
-// stuck are the lines whose poller shows no sign of life.
-func (b *bridge) stuck(now time.Time) []string {
-	var lines []string
-	for _, p := range b.pollers {
-		if since := p.moved.Load(); since != 0 && now.Sub(time.Unix(0, since)) > stuckAfter {
-			lines = append(lines, p.shown)
-		}
-	}
-	return lines
-}
