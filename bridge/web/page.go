@@ -7,7 +7,6 @@ import (
 	"embed"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"html/template"
 	"io/fs"
 	"maps"
@@ -19,9 +18,7 @@ import (
 	"strings"
 	"time"
 
-	"kmp2mqtt/kmp"
 	"kmp2mqtt/kmp/diagnosis"
-	"kmp2mqtt/kmp/explain"
 )
 
 // embedded is the page's templates and what they load. Nothing changes it.
@@ -130,7 +127,7 @@ func hashes() map[string]string {
 
 // view is the page at one moment, as the templates see it.
 type view struct {
-	Base    string // where the page is below an ingress, with a slash at its end; empty: it does not matter
+	Base    string // what links begin with behind an ingress, whose path may lack the slash at its end; else empty
 	View    string // viewValues, ...
 	Unknown string // a meter that was asked for and that nobody knows
 	Now     time.Time
@@ -151,7 +148,9 @@ func look(src Source, r *http.Request) view {
 		v.View = s
 	}
 	for i, m := range src.Meters() {
-		v.Cards = append(v.Cards, newCard(i, m, v.Now))
+		c := newCard(i, m, v.Now)
+		c.Base = v.Base
+		v.Cards = append(v.Cards, c)
 	}
 	name := cmp.Or(q.Get("part"), q.Get("meter"))
 	if name == "" && v.View != viewValues && len(v.Cards) > 0 {
@@ -175,14 +174,14 @@ func look(src Source, r *http.Request) view {
 	return v
 }
 
-// ingress is the path that a proxy such as Home Assistant's says it shows the page at. It
-// is needed where that path has no slash at its end, since links are relative.
+// ingress is the path that a proxy such as Home Assistant's says it shows the page at, with
+// a slash at its end; empty: it says none, or none that can be one.
 func ingress(r *http.Request) string {
 	p := r.Header.Get("X-Ingress-Path")
-	valid := strings.HasPrefix(p, "/") && !strings.Contains(p, "//") && !strings.ContainsFunc(p, func(c rune) bool {
-		return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("/-_.~", c))
+	odd := strings.ContainsFunc(p, func(c rune) bool {
+		return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.ContainsRune("/-_.~", c))
 	})
-	if !valid {
+	if odd || !strings.HasPrefix(p, "/") || strings.Contains(p, "//") {
 		return ""
 	}
 	return strings.TrimSuffix(p, "/") + "/"
@@ -191,6 +190,7 @@ func ingress(r *http.Request) string {
 // card is one meter as the page shows it.
 type card struct {
 	Meter
+	Base    string // as the view's
 	ID      string // of its element
 	State   string // "online", "offline", "waiting"
 	Hero    *shown
@@ -293,42 +293,23 @@ func (c *card) sort() {
 
 // frame is a frame as the expert sees it.
 type frame struct {
-	ID    string // of its element
-	Time  time.Time
-	Arrow string // "to the meter", "from the meter", or "" when that cannot be told
-	Hex   string // as `kmp2mqtt decode` takes it
-	Lines [][]string
-	Error string // why it cannot be explained
+	shownFrame
+	ID string // of its element
 }
 
 // newFrames explains frames, the newest first.
 func newFrames(frames []Frame) []frame {
 	list := make([]frame, 0, len(frames))
-	for i, f := range slices.Backward(frames) {
-		s := frame{ID: fmt.Sprintf("f-%d-%d", f.Time.UnixMicro(), i), Time: f.Time, Hex: fmt.Sprintf("% X", f.Wire)}
-		switch f.Direction {
-		case kmp.ToMeter:
-			s.Arrow = "to the meter"
-		case kmp.FromMeter:
-			s.Arrow = "from the meter"
+	ids := map[string]bool{}
+	for _, f := range frames {
+		id := "f-" + strconv.FormatInt(f.Time.UnixMicro(), 10)
+		for ids[id] {
+			id += "-"
 		}
-		for _, part := range explain.Split(f.Wire) {
-			e, err := explain.Frame(part)
-			if err != nil {
-				s.Error = err.Error()
-				break
-			}
-			for _, line := range e.Lines() {
-				if line[0] != "direction" {
-					s.Lines = append(s.Lines, line)
-				}
-			}
-			for _, problem := range e.Problems {
-				s.Error = problem.Error()
-			}
-		}
-		list = append(list, s)
+		ids[id] = true
+		list = append(list, frame{f.shown(), id})
 	}
+	slices.Reverse(list)
 	return list
 }
 
