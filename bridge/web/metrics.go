@@ -74,12 +74,16 @@ func metricTable() []metric {
 			name: "kmp2mqtt_meter_info", kind: "gauge", labels: []string{"serial", "model", "revision", "title"},
 			help: "What the meter is, always 1; to be joined by the label meter.",
 			meter: func(m Meter, add adder) {
-				add(1, onlyDigits(m.Serial), m.Model, m.Revision, m.Title)
+				title := m.Title
+				if title == m.Line { // for want of a name; a line is nobody's business here
+					title = ""
+				}
+				add(1, onlyDigits(m.Serial), m.Model, m.Revision, title)
 			},
 		},
 		{
 			name: "kmp2mqtt_meter_up", kind: "gauge", meter: upSeries,
-			help: "Whether the meter is online (1) or offline (0), as its availability on MQTT. Absent before that is known.",
+			help: "Whether the meter is read (1), as its availability on MQTT, or not (0). Absent before it was tried.",
 		},
 		{
 			name: "kmp2mqtt_meter_diagnosis", kind: "gauge", labels: []string{"code"},
@@ -167,11 +171,13 @@ func registerSeries(m Meter, add adder) {
 	}
 }
 
+// upSeries adds whether the meter is read. One that has no name before it answers has no
+// availability either, only a diagnosis.
 func upSeries(m Meter, add adder) {
-	switch m.Availability {
-	case "online":
+	switch code := cmp.Or(m.Condition.Code, diagnosis.NotRead); {
+	case m.Availability == "online":
 		add(1)
-	case "offline":
+	case m.Availability != "" || code != diagnosis.OK && code != diagnosis.NotRead:
 		add(0)
 	}
 }
@@ -262,8 +268,8 @@ func (c *collector) Collect(series chan<- prometheus.Metric) {
 	}
 }
 
-// meterLabels are what the meters are called in the label meter: by name, and while one has none yet
-// (or that of another one) by its place in the settings, "#2", which is nobody's name.
+// meterLabels are what the meters are called in the label meter: by name, and one that has none
+// or that of another one by its place in the settings, "#2", which is nobody's name.
 func meterLabels(meters []Meter) []string {
 	names := make([]string, len(meters))
 	taken := map[string]bool{"": true}

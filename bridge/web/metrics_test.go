@@ -91,6 +91,7 @@ func number(t *testing.T, s string) kmp.Decimal {
 
 // house is a bridge with a meter of which everything is known.
 func house(t *testing.T) numbers {
+	t.Helper()
 	drift := int64(-75)
 	at := time.Date(2026, 11, 21, 7, 45, 1, 0, time.UTC)
 	return numbers{
@@ -246,11 +247,34 @@ func TestMetricsUnknown(t *testing.T) {
 			t.Errorf("%s: %s", name, diff)
 		}
 	}
-	for state, want := range map[string]map[string]float64{"online": {"new": 1}, "offline": {"new": 0}, "?": {}} {
-		src.meters[0].Availability = state
-		if diff := cmp.Diff(want, values(families(t, scraped(t, src))["kmp2mqtt_meter_up"])); diff != "" {
-			t.Errorf("%q: %s", state, diff)
+}
+
+// A meter is read or not, and neither before it was tried.
+func TestMetricsUp(t *testing.T) {
+	for _, test := range []struct {
+		availability string
+		code         diagnosis.Code
+		want         map[string]float64
+	}{
+		{"online", diagnosis.OK, map[string]float64{"a": 1}},
+		{"online", diagnosis.Silent, map[string]float64{"a": 1}}, // the first failure
+		{"offline", diagnosis.Silent, map[string]float64{"a": 0}},
+		{"", diagnosis.PortMissing, map[string]float64{"a": 0}}, // it is to be named by its serial number
+		{"", diagnosis.NotRead, map[string]float64{}},
+		{"", "", map[string]float64{}},
+	} {
+		all := families(t, scraped(t, numbers{meters: []Meter{{Name: "a", Availability: test.availability, Condition: Condition{Code: test.code}}}}))
+		if diff := cmp.Diff(test.want, values(all["kmp2mqtt_meter_up"])); diff != "" {
+			t.Errorf("%q, %q: %s", test.availability, test.code, diff)
 		}
+	}
+}
+
+// Where a meter is connected is not told, not even where that is all it is known by.
+func TestMetricsLine(t *testing.T) {
+	text := scraped(t, numbers{meters: []Meter{{Title: "tcp://192.0.2.7:2001", Line: "tcp://192.0.2.7:2001"}}})
+	if !strings.Contains(text, `title=""`) || strings.Contains(text, "192.0.2.7") {
+		t.Error(text)
 	}
 }
 
@@ -271,12 +295,16 @@ func TestMetricsInconsistent(t *testing.T) {
 		want   map[string]float64
 	}{
 		{
-			"meters that have no name yet", []Meter{{Interval: time.Second}, {Name: "a", Interval: 2 * time.Second}, {Interval: 3 * time.Second}},
-			"kmp2mqtt_read_interval_seconds", map[string]float64{"#1": 1, "a": 2, "#3": 3},
+			"meters that have no name yet",
+			[]Meter{{Interval: time.Second}, {Name: "a", Interval: 2 * time.Second}, {Interval: 3 * time.Second}},
+			"kmp2mqtt_read_interval_seconds",
+			map[string]float64{"#1": 1, "a": 2, "#3": 3},
 		},
 		{
-			"two of one name", []Meter{{Name: "a", Interval: time.Second}, {Name: "a", Interval: 2 * time.Second}},
-			"kmp2mqtt_read_interval_seconds", map[string]float64{"a": 1, "#2": 2},
+			"two of one name",
+			[]Meter{{Name: "a", Interval: time.Second}, {Name: "a", Interval: 2 * time.Second}},
+			"kmp2mqtt_read_interval_seconds",
+			map[string]float64{"a": 1, "#2": 2},
 		},
 		{
 			"two of one serial number",
@@ -284,36 +312,50 @@ func TestMetricsInconsistent(t *testing.T) {
 				{Name: "a", Serial: "7", Values: []Value{{Register: "power", Unit: "kW", Value: one}}},
 				{Name: "b", Serial: "7", Values: []Value{{Register: "power", Unit: "kW", Value: one}}},
 			},
-			"kmp_register", map[string]float64{"a power 7 kW": 1, "b power 7 kW": 1},
+			"kmp_register",
+			map[string]float64{"a power 7 kW": 1, "b power 7 kW": 1},
 		},
 		{
 			"one value twice",
 			[]Meter{{Name: "a", Values: []Value{{Register: "x", Value: one}, {Register: "x", Value: huge}, {Register: "x", Unit: "h", Value: one}}}},
-			"kmp_register", map[string]float64{"a x  ": 1, "a x  h": 1},
+			"kmp_register",
+			map[string]float64{"a x  ": 1, "a x  h": 1},
 		},
 		{
-			"a reason that is called ok", []Meter{{Name: "a", ReadsOK: 3, ReadsFailed: map[string]int{"ok": 1}}},
-			"kmp2mqtt_reads_total", map[string]float64{"a ok": 3},
+			"a reason that is called ok",
+			[]Meter{{Name: "a", ReadsOK: 3, ReadsFailed: map[string]int{"ok": 1}}},
+			"kmp2mqtt_reads_total",
+			map[string]float64{"a ok": 3},
 		},
 		{
-			"a serial number that is none", []Meter{{Name: "a", Serial: "1\"} 5", Values: []Value{{Register: "x", Value: one}}}},
-			"kmp_register", map[string]float64{"a x  ": 1},
+			"a serial number that is none",
+			[]Meter{{Name: "a", Serial: "1\"} 5", Values: []Value{{Register: "x", Value: one}}}},
+			"kmp_register",
+			map[string]float64{"a x  ": 1},
 		},
 		{
-			"texts that are none", []Meter{{Name: "a\xff\"\n\\", ReadsFailed: map[string]int{"\n# TYPE x counter\nx 1\n": 1}}},
-			"kmp2mqtt_reads_total", map[string]float64{"a�\"\n\\ ok": 0, "a�\"\n\\ \n# TYPE x counter\nx 1\n": 1},
+			"texts that are none",
+			[]Meter{{Name: "a\xff\"\n\\", ReadsFailed: map[string]int{"\n# TYPE x counter\nx 1\n": 1}}},
+			"kmp2mqtt_reads_total",
+			map[string]float64{"a�\"\n\\ ok": 0, "a�\"\n\\ \n# TYPE x counter\nx 1\n": 1},
 		},
 		{
-			"names that differ in what is no text", []Meter{{Name: "\xfe", Interval: time.Second}, {Name: "\xff", Interval: 2 * time.Second}},
-			"kmp2mqtt_read_interval_seconds", map[string]float64{"�": 1, "#2": 2},
+			"names that differ in what is no text",
+			[]Meter{{Name: "\xfe", Interval: time.Second}, {Name: "\xff", Interval: 2 * time.Second}},
+			"kmp2mqtt_read_interval_seconds",
+			map[string]float64{"�": 1, "#2": 2},
 		},
 		{
-			"a name as of those that have none", []Meter{{Name: "#2", Interval: time.Second}, {Interval: 2 * time.Second}},
-			"kmp2mqtt_read_interval_seconds", map[string]float64{"#1": 1, "#2": 2},
+			"a name as of those that have none",
+			[]Meter{{Name: "#2", Interval: time.Second}, {Interval: 2 * time.Second}},
+			"kmp2mqtt_read_interval_seconds",
+			map[string]float64{"#1": 1, "#2": 2},
 		},
 		{
-			"a time that is no number", []Meter{{Name: "a", Total: battery.Day{Awake: math.NaN()}}, {Name: "b", Total: battery.Day{Awake: math.Inf(1)}}},
-			"kmp2mqtt_awake_seconds_total", map[string]float64{},
+			"a time that is no number",
+			[]Meter{{Name: "a", Total: battery.Day{Awake: math.NaN()}}, {Name: "b", Total: battery.Day{Awake: math.Inf(1)}}},
+			"kmp2mqtt_awake_seconds_total",
+			map[string]float64{},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
