@@ -63,7 +63,7 @@ type MQTTConfig struct {
 	URLs               []*url.URL // schemes mqtt, mqtts, ws, wss (tcp, ssl, tls); tried in order; a user in one overrides Username and Password
 	Username, Password string
 	ClientID           string // must be this instance's own
-	Topic              string // base of all topics
+	Topic              string // base of all topics; empty: a guest, which has no state to tell
 	HAPrefix           string
 	CAFile             string // PEM; empty: the system's roots
 	CertFile, KeyFile  string // PEM; read anew for each connection
@@ -189,8 +189,10 @@ func (s *Session) connection(ctx context.Context, u *url.URL) (lived time.Durati
 	start := time.Now()
 	s.connected.Store(true)
 	s.tried.Store(true)
-	if err := s.box.Put(s.bridgeState(payloadOnline, RankAvailability)); err != nil {
-		return 0, err
+	if !s.guest() {
+		if err := s.box.Put(s.bridgeState(payloadOnline, RankAvailability)); err != nil {
+			return 0, err
+		}
 	}
 	s.onConnect()
 	sending := newSender(client, s.box)
@@ -229,7 +231,7 @@ func firstReason(lost <-chan error, err error) error {
 
 func (s *Session) options(u, broker *url.URL, conn net.Conn, lose func(error)) *mqtt.ClientOptions {
 	username, password := s.cfg.login(u)
-	return mqtt.NewClientOptions().
+	o := mqtt.NewClientOptions().
 		AddBroker(broker.String()).
 		SetClientID(s.cfg.ClientID).
 		SetUsername(username).
@@ -243,7 +245,6 @@ func (s *Session) options(u, broker *url.URL, conn net.Conn, lose func(error)) *
 		SetWriteTimeout(writeTimeout).
 		SetKeepAlive(keepAlive).
 		SetPingTimeout(pingTimeout).
-		SetWill(s.stateTopic(), payloadOffline, 1, true).
 		SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) { s.receive(m) }).
 		SetCustomOpenConnectionFn(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) { return conn, nil }).
 		SetConnectionNotificationHandler(func(_ mqtt.Client, n mqtt.ConnectionNotification) {
@@ -251,7 +252,14 @@ func (s *Session) options(u, broker *url.URL, conn net.Conn, lose func(error)) *
 				lose(n.Reason)
 			}
 		})
+	if !s.guest() {
+		o.SetWill(s.stateTopic(), payloadOffline, 1, true)
+	}
+	return o
 }
+
+// guest says that the session is not the bridge's own.
+func (s *Session) guest() bool { return s.cfg.Topic == "" }
 
 func (s *Session) stateTopic() string { return s.cfg.Topic + "/bridge/state" }
 
@@ -331,8 +339,10 @@ func (l *largeLog) level() slog.Level {
 
 // farewell sends what is due and `offline` after it; false when the broker did not take that.
 func (s *Session) farewell(sending *sender, lost <-chan error) bool {
-	if err := s.box.Put(s.bridgeState(payloadOffline, rankFarewell)); err != nil {
-		return false
+	if !s.guest() {
+		if err := s.box.Put(s.bridgeState(payloadOffline, rankFarewell)); err != nil {
+			return false
+		}
 	}
 	timer := time.NewTimer(drainTime)
 	defer timer.Stop()
@@ -340,7 +350,7 @@ func (s *Session) farewell(sending *sender, lost <-chan error) bool {
 	for {
 		select {
 		case <-sending.idle:
-			if s.box.delivered(s.stateTopic()) {
+			if s.guest() && s.box.Len() == 0 || s.box.delivered(s.stateTopic()) {
 				return true
 			}
 		case <-lost: //nolint:errcheck // why it was lost no longer matters

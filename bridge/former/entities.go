@@ -3,6 +3,8 @@ package former
 import (
 	"slices"
 	"strings"
+
+	"kmp2mqtt/kmp/catalog"
 )
 
 // The readers whose entities in Home Assistant can be kept: values of the meter option entities.
@@ -51,4 +53,25 @@ func slug(name string) string {
 		return (r < 'a' || r > 'z') && (r < '0' || r > '9')
 	})
 	return strings.Join(words, "_")
+}
+
+// GollesReport tells how the entities of golles' integration go on: by their entity ids, since
+// Home Assistant keeps statistics by these. registers are those that the bridge reads.
+func GollesReport(registers []uint16) Report {
+	r := Report{From: Golles, Entities: []Entity{}, Done: true, Steps: []string{
+		"Note which of the integration's sensors you use, and with which ids, if you have changed them.",
+		"Settings > Devices & services > Kamstrup 403: delete the integration. Its entities go, their statistics stay, and the optical head is free.",
+		"Start kmp2mqtt with the option entities=golles at its meter, as above. It must not have announced this meter to Home Assistant before: an id is chosen once.",
+		"Home Assistant makes the sensors anew with the ids below, and their statistics go on. Those that the integration had switched off are as kmp2mqtt has them.",
+	}}
+	for _, p := range GollesEntities() {
+		id, _ := EntityID(Golles, p.Register)
+		e := Entity{EntityID: "sensor." + id, Register: p.Register, RegisterName: catalog.Lookup(p.Register).Name, State: StateFree}
+		if !slices.Contains(registers, p.Register) {
+			e.State = StateUnread
+		}
+		r.Entities = append(r.Entities, e)
+	}
+	r.Notes = append(r.Notes, `"Heat Energy to Gas" has no successor: add the energy itself as a gas source, Home Assistant takes GJ, MWh and kWh there.`)
+	return r
 }
