@@ -24,8 +24,8 @@ const maxDevices = 50
 
 // Explain shows on the app's page, and to nobody but Home Assistant's ingress, why the app
 // cannot do its work, and which serial ports there are to choose from. It returns nil when
-// ctx ends, or when the problem was ErrNoBroker and a broker has come, so that another try
-// may do. The error says that the page cannot be served.
+// ctx ends, or when there was no broker and now the Supervisor tells one, so that another try
+// may do. The problem is the error of Environ itself, or any other about the settings. The error says that the page cannot be served.
 func Explain(ctx context.Context, o Options, problem error) error {
 	o = o.filled()
 	var lc net.ListenConfig
@@ -33,6 +33,11 @@ func Explain(ctx context.Context, o Options, problem error) error {
 	if err != nil {
 		return fmt.Errorf("supervisor: %w", err)
 	}
+	return o.explain(ctx, l, problem)
+}
+
+// explain serves the page, and closes l.
+func (o Options) explain(ctx context.Context, l net.Listener, problem error) error {
 	srv := &http.Server{
 		Handler:           o.explainer(problem),
 		ReadHeaderTimeout: askTimeout, ReadTimeout: askTimeout, WriteTimeout: askTimeout, IdleTimeout: time.Minute,
@@ -40,8 +45,8 @@ func Explain(ctx context.Context, o Options, problem error) error {
 	}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(l) }()
-	err = o.hold(ctx, problem, served)
-	_ = srv.Close() // whoever still reads is sent the next page's way
+	err := o.hold(ctx, problem, served)
+	_ = srv.Close() // the page renews itself
 	return err
 }
 
@@ -56,7 +61,7 @@ func (o Options) hold(ctx context.Context, problem error, served <-chan error) e
 		case err := <-served:
 			return fmt.Errorf("supervisor: the page ended: %w", err)
 		case <-ticker.C:
-			if !errors.Is(problem, ErrNoBroker) {
+			if !waitsForBroker(problem) {
 				continue
 			}
 			if _, err := o.ask(ctx); err == nil {
@@ -64,6 +69,12 @@ func (o Options) hold(ctx context.Context, problem error, served <-chan error) e
 			}
 		}
 	}
+}
+
+// waitsForBroker says whether a problem is over when the Supervisor tells a broker.
+func waitsForBroker(problem error) bool {
+	_, notReady := errors.AsType[*notReadyError](problem)
+	return notReady || errors.Is(problem, ErrNoBroker)
 }
 
 // explainer is the page. It answers the Supervisor's watchdog as well: restarting the app
@@ -86,7 +97,7 @@ func (o Options) explainer(problem error) http.Handler {
 			Meters   bool // there are none yet
 			Broker   bool // there is none yet
 			Devices  []string
-		}{problems(problem), errors.Is(problem, ErrNoMeters), errors.Is(problem, ErrNoBroker), o.devices()})
+		}{problems(problem), errors.Is(problem, ErrNoMeters), waitsForBroker(problem), o.devices()})
 		if err != nil {
 			http.Error(w, "The page cannot be made.", http.StatusInternalServerError)
 			return
