@@ -87,7 +87,7 @@ func (a Adoption) Run(ctx context.Context, b Broker) (Report, error) {
 		a.Planned(report)
 	}
 	switch {
-	case !a.Act, len(r.old) == 0:
+	case !a.Act, report.Done:
 		return report, nil
 	case len(r.ready()) == 0 && r.state != "online":
 		return report, fmt.Errorf("former: adopt: %w; nothing has been changed", ErrNoBridge)
@@ -221,6 +221,14 @@ func (r *run) announced(uniqueID string) (topic string, c component, there bool)
 	return "", component{}, false
 }
 
+// announces reports whether the bridge announces anything as WobwobRt's reader did.
+func (r *run) announces() bool {
+	return slices.ContainsFunc(WobwobRtParameters(), func(p Parameter) bool {
+		_, _, there := r.announced(wobwobrtPrefix + p.Name)
+		return there
+	})
+}
+
 // ready are the old entities that the bridge announces, in the order of their topics.
 func (r *run) ready() []*Entity {
 	var list []*Entity
@@ -336,15 +344,16 @@ func (r *run) report() Report {
 		report.Entities = append(report.Entities, shown)
 	}
 	slices.SortFunc(report.Entities, func(a, b Entity) int { return cmp.Compare(a.Topic, b.Topic) })
-	announced := slices.ContainsFunc(report.Entities, func(e Entity) bool { return e.Device != "" })
 	ready := report.Count(StateReady) + report.Count(StateBegun)
-	report.Done = ready == 0 && (announced || len(r.old) == 0)
+	nothing := len(report.Entities) == report.Count(StateUnknown)
+	announces := r.announces()
+	report.Done = nothing || ready == 0 && announces
 	switch {
-	case len(r.old) == 0:
-		report.Notes = append(report.Notes, "There is nothing to adopt: no announcement of WobwobRt's reader is kept by this broker.")
-	case r.state != "online":
+	case nothing:
+		report.Notes = append(report.Notes, "There is nothing to adopt: this broker keeps no announcement of WobwobRt's reader.")
+	case r.state != "online" && !report.Done:
 		report.Notes = append(report.Notes, fmt.Sprintf("No bridge is there (%s/bridge/state is not online). Start it with the option entities=wobwobrt at its meter.", r.Base))
-	case !announced:
+	case !announces:
 		report.Notes = append(report.Notes, "The bridge does not announce these entities. Give its meter the option entities=wobwobrt, start it again, and let it read the meter once.")
 	case ready > 0 && !r.Act:
 		report.Notes = append(report.Notes, fmt.Sprintf("Nothing has been changed; with -yes it adopts %d. Stop the old reader before: it announces its entities again whenever it starts.", ready))
