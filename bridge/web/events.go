@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -53,12 +52,13 @@ func newQueue(meter string) *queue {
 
 // put takes a message. Its payload is not copied: it must not change.
 func (q *queue) put(m Message) {
-	if q.meter != "" && m.Meter != q.meter {
+	retained, shown := kinds(m.Kind)
+	if !shown || q.meter != "" && m.Meter != q.meter {
 		return
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if retained(m.Kind) {
+	if retained {
 		if i := slices.IndexFunc(q.due, func(o Message) bool { return o.Topic == m.Topic }); i >= 0 {
 			q.due[i] = m
 			return
@@ -75,8 +75,17 @@ func (q *queue) put(m Message) {
 	}
 }
 
-// retained reports whether the newest message of a kind replaces those before.
-func retained(kind string) bool { return kind != "event" && kind != "history" && kind != "response" }
+// kinds says which messages are shown, and of which the newest replaces those before. Not
+// shown are answers to others, and single values, which stand in the state.
+func kinds(kind string) (retained, shown bool) {
+	switch kind {
+	case "state", "availability", "diagnostics", "diagnosis", "info", "health":
+		return true, true
+	case "event", "history":
+		return false, true
+	}
+	return false, false
+}
 
 // take empties the queue.
 func (q *queue) take() (due []Message, anew bool, missed int) {
@@ -191,11 +200,8 @@ func (s *stream) print(format string, args ...any) {
 
 // message writes a message as an event.
 func (s *stream) message(m Message) {
-	if m.Kind == "" || strings.ContainsAny(m.Kind, "\r\n\x00") {
-		return
-	}
 	payload := json.RawMessage(m.Payload)
-	if !json.Valid(payload) { // "online", and values that are text
+	if !json.Valid(payload) { // "online"
 		payload, _ = json.Marshal(string(m.Payload))
 	}
 	s.event(m.Kind, struct {

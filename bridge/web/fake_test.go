@@ -99,7 +99,7 @@ func newFake(read time.Time) *fakeSource {
 				{Key: "return_temperature_c", Title: "Return temperature T2", Unit: "°C", Values: []*float64{number(33.4), nil}},
 			},
 			Hours: []Bar{{Start: read.Truncate(time.Hour), Energy: number(0.021)}, {Start: read.Truncate(time.Hour).Add(-time.Hour)}},
-			Days:  []Bar{{Start: read.Truncate(24 * time.Hour), Energy: number(0.4)}}, Unit: "GJ", Source: "memory",
+			Days:  []Bar{{Start: read.Truncate(24 * time.Hour), Energy: number(0.4)}}, Title: "Heat energy", Unit: "GJ", Source: "memory",
 		}},
 		followers: map[int]func(Message){},
 	}

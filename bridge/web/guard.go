@@ -114,8 +114,8 @@ func (g *guard) recognize(r *http.Request, health bool) (visitor, *refusal) {
 // somebody else whose name leads here has another (DNS rebinding).
 func (g *guard) localHost(host string) bool {
 	name := hostname(host)
-	if addr, err := netip.ParseAddr(name); err == nil && addr.IsLoopback() {
-		return true
+	if addr, err := netip.ParseAddr(name); err == nil && (addr.IsLoopback() || addr.IsUnspecified()) {
+		return addr.IsLoopback()
 	}
 	return strings.EqualFold(name, "localhost") || name != "" && strings.EqualFold(name, hostname(g.config.Listen))
 }

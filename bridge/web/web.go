@@ -103,9 +103,11 @@ func Handler(cfg Config, src Source) http.Handler {
 			fail(rw, req, http.StatusMethodNotAllowed, "this takes "+allowed+" alone")
 		})
 	}
-	w.mux.HandleFunc("/", func(rw http.ResponseWriter, req *http.Request) {
-		fail(rw, req, http.StatusNotFound, "there is nothing at "+clip(req.URL.Path))
-	})
+	for _, path := range []string{"/", "/assets"} { // the mux would lead from the latter to /assets/, wherever that is behind an ingress
+		w.mux.HandleFunc(path, func(rw http.ResponseWriter, req *http.Request) {
+			fail(rw, req, http.StatusNotFound, "there is nothing at "+clip(req.URL.Path))
+		})
+	}
 	return w
 }
 
