@@ -808,6 +808,8 @@ func TestErrors(t *testing.T) {
 		"Diagnoses":         func(d *discovery.Device, _ *discovery.Measurement) { d.Diagnoses = nil },
 		"Key":               func(_ *discovery.Device, m *discovery.Measurement) { m.Key = "a }}{{ b" },
 		"Register.Name":     func(_ *discovery.Device, m *discovery.Measurement) { m.Register.Name = "a.b" },
+		"UniqueID":          func(_ *discovery.Device, m *discovery.Measurement) { m.UniqueID = "kamstrup.energy" },
+		"EntityID":          func(_ *discovery.Device, m *discovery.Measurement) { m.EntityID = "Kamstrup" },
 	} {
 		d, m := explained(), measurement(60, kmp.UnitGJ, 3)
 		spoil(&d, &m)

@@ -17,6 +17,10 @@
 // kmp_<serial>_<register name>. Neither the line nor a topic is part of it, so a meter may
 // move to another port and keep its history, and a new meter starts a new one.
 //
+// Where another reader has announced a sensor before, [Measurement] can carry its unique id, or the
+// entity id by which Home Assistant keeps its statistics: the entity then goes on. Its component has
+// another key than ours would, since Home Assistant keeps the id of a component that it has.
+//
 // # What explains a reading
 //
 // A meter with a [Device] DiagnosisTopic has entities that say why it is not read and how

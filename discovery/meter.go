@@ -97,7 +97,7 @@ func Meter(d Device, ms []Measurement) ([]byte, error) {
 	own := d.own()
 	cs := make(components, 0, len(ms)+len(own))
 	ids, keys, names := map[string]bool{}, map[string]bool{}, map[string]bool{}
-	former := map[string]bool{} // what another reader called them
+	taken := map[string]bool{} // what another reader called them
 	for _, c := range own {
 		ids[c.id], names[c.Name] = true, true
 	}
@@ -111,8 +111,8 @@ func Meter(d Device, ms []Measurement) ([]byte, error) {
 		if m.UniqueID != "" && !idCharacters(m.UniqueID) {
 			return nil, &FieldError{"UniqueID", m.UniqueID, "letters, digits, - and _"}
 		}
-		if m.EntityID != "" && !attribute("_"+m.EntityID) {
-			return nil, &FieldError{"EntityID", m.EntityID, "lower-case letters, digits and _"}
+		if m.EntityID != "" && !objectID(m.EntityID) {
+			return nil, &FieldError{"EntityID", m.EntityID, "words of lower-case letters and digits with one _ between them"}
 		}
 		if keys[m.Key] {
 			continue
@@ -133,11 +133,11 @@ func Meter(d Device, ms []Measurement) ([]byte, error) {
 		}
 		ids[c.id], names[c.Name] = true, true
 		c.UniqueID = MeterID(d.Serial) + "_" + c.id
-		if m.EntityID != "" && !former[m.EntityID] {
+		if m.EntityID != "" && !taken[m.EntityID] {
 			c.DefaultEntityID, c.ObjectID = c.Platform+"."+m.EntityID, m.EntityID
-			former[m.EntityID] = true
+			taken[m.EntityID] = true
 		}
-		if m.UniqueID != "" && !ids[m.UniqueID] {
+		if m.UniqueID != "" && !ids[m.UniqueID] && !strings.HasPrefix(m.UniqueID, MeterID(d.Serial)+"_") {
 			// A component of its own: Home Assistant would not change the id of one that it has.
 			cs = append(cs, component{id: c.id, Platform: c.Platform})
 			c.id, c.UniqueID = m.UniqueID, m.UniqueID

@@ -48,6 +48,17 @@ func attribute(s string) bool {
 	return s != ""
 }
 
+// objectID tells whether s can stand behind the dot of an entity id. Home Assistant takes no
+// other, and would make one of it.
+func objectID(s string) bool {
+	for word := range strings.SplitSeq(s, "_") {
+		if word == "" || !attribute("_"+word) {
+			return false
+		}
+	}
+	return true
+}
+
 // topic tells whether messages can be published on s: MQTT forbids wildcards and
 // NUL, Home Assistant every control character.
 func topic(s string) bool {

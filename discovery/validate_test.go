@@ -44,7 +44,7 @@ var (
 	deviceKeys = []string{"identifiers", "connections", "name", "manufacturer", "model", "model_id", "serial_number", "sw_version", "hw_version", "configuration_url", "via_device", "suggested_area"}
 	originKeys = []string{"name", "sw_version", "support_url"}
 
-	entityKeys   = []string{"platform", "unique_id", "name", "entity_category", "enabled_by_default", "availability", "availability_mode", "qos", "device_class", "json_attributes_topic", "json_attributes_template"}
+	entityKeys   = []string{"platform", "unique_id", "name", "entity_category", "enabled_by_default", "availability", "availability_mode", "qos", "device_class", "json_attributes_topic", "json_attributes_template", "default_entity_id", "object_id"}
 	platformKeys = map[string][]string{
 		"sensor":        {"state_topic", "value_template", "unit_of_measurement", "state_class", "suggested_display_precision", "options"},
 		"binary_sensor": {"state_topic", "value_template", "payload_on", "payload_off"},
@@ -53,6 +53,8 @@ var (
 		"select":        {"state_topic", "value_template", "command_topic", "command_template", "options"},
 	}
 
+	// An entity id is taken as it is, so it must be one.
+	objectPattern   = regexp.MustCompile(`^[a-z0-9]+(_[a-z0-9]+)*$`)
 	idPattern       = regexp.MustCompile(`^[a-zA-Z0-9_-]+$`)
 	templatePattern = regexp.MustCompile(`^\{\{ value_json\.([a-z_][a-z0-9_]*) \}\}$`)
 	// The template of a binary sensor: unknown, or one of two payloads. Without the else
@@ -110,9 +112,12 @@ func (c classes) validate(payload []byte) []string {
 	if len(comps) == 0 {
 		fault("no components")
 	}
-	unique, names := map[string]bool{}, map[string]bool{}
+	unique, names, entities := map[string]bool{}, map[string]bool{}, map[any]bool{}
 	for id, v := range comps {
 		e, _ := v.(object)
+		if len(e) == 1 && platformKeys[fmt.Sprint(e["platform"])] != nil && idPattern.MatchString(id) {
+			continue // it is taken away
+		}
 		for _, f := range c.entity(id, e, m) {
 			fault("%s: %s", id, f)
 		}
@@ -123,7 +128,10 @@ func (c classes) validate(payload []byte) []string {
 		if names[label] {
 			fault("%s: name %q given twice", id, label)
 		}
-		unique[uid], names[label] = true, true
+		if entity := e["default_entity_id"]; entity != nil && entities[entity] {
+			fault("%s: default_entity_id %v given twice", id, entity)
+		}
+		unique[uid], names[label], entities[e["default_entity_id"]] = true, true, true
 	}
 	return faults
 }
@@ -150,6 +158,11 @@ func (c classes) entity(id string, e, root object) []string {
 	}
 	if !idPattern.MatchString(id) || !idPattern.MatchString(str("unique_id")) {
 		fault("id or unique_id %q with other characters than letters, digits, _ and -", str("unique_id"))
+	}
+	// The older key says the same as the newer one.
+	if object := str("object_id"); has("object_id") != has("default_entity_id") || has("object_id") &&
+		(str("default_entity_id") != platform+"."+object || !objectPattern.MatchString(object)) {
+		fault("default_entity_id %q, object_id %q", str("default_entity_id"), object)
 	}
 	name := str("name")
 	if name == "" || name != strings.TrimSpace(name) || strings.ContainsAny(name, "\n\r\t\x00") {
