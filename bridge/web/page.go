@@ -54,6 +54,7 @@ func page(src Source) http.Handler {
 		"unix":    time.Time.UnixMilli,
 		"percent": func(n int) string { return strconv.Itoa(min(max(n, 0), 100)) + "%" },
 		"every":   spell,
+		"drift":   drift,
 		"mebi":    func(n uint64) string { return strconv.FormatFloat(float64(n)/(1<<20), 'f', 1, 64) + " MB" },
 	}).ParseFS(embedded, "assets/*.html"))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -248,6 +249,7 @@ func (c *card) sort() {
 		if v.Value != nil {
 			s.Text = v.Value.String()
 			s.Held = v.Why != ""
+			s.Why = strings.TrimPrefix(v.Why, "held: ")
 		}
 		switch v.Register {
 		case "power", "energy", "active_energy_import", "power_import":
@@ -340,5 +342,17 @@ func spell(d time.Duration) string {
 		return strconv.Itoa(int(d/time.Hour)) + " h"
 	default:
 		return strconv.Itoa(int(d/(24*time.Hour))) + " days"
+	}
+}
+
+// drift says how a clock goes wrong.
+func drift(seconds *int64) string {
+	switch d := time.Duration(*seconds) * time.Second; {
+	case d > 0:
+		return spell(d) + " ahead"
+	case d < 0:
+		return spell(-d) + " behind"
+	default:
+		return "right"
 	}
 }

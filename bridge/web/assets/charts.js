@@ -1,5 +1,5 @@
 // Curves of the last day and bars of energy, drawn by uPlot. Unknown is a gap.
-import { api, day, factor, hour, make, unit } from './common.js';
+import { api, day, factor, hour, make, now, unit } from './common.js';
 
 const HOUR = 3600;
 const DAY = 24 * HOUR;
@@ -15,7 +15,7 @@ const visible = new IntersectionObserver((entries) => {
   for (const e of entries) {
     if (e.isIntersecting) load(e.target.dataset.charts);
   }
-}, { rootMargin: '200px' });
+}, { rootMargin: '800px' });
 
 const sizes = new ResizeObserver((entries) => {
   for (const e of entries) {
@@ -35,6 +35,7 @@ export function begin() {
       continue;
     }
     shown.set(box.dataset.charts, { name: box.dataset.charts, box, plots: [], fetched: 0 });
+    box.hidden = false; // what is hidden does not come into sight
     visible.observe(box);
   }
 }
@@ -89,6 +90,8 @@ function groups(data) {
     if (same) same.series.push(series);
     else list.push({ unit: series.unit, series: [series] });
   }
+  const place = (g) => ['power', 'supply', 'return', 'flow', 'other'].indexOf(hue(g.series[0].key));
+  list.sort((a, b) => place(a) - place(b));
   for (const g of list) g.title = g.series.length === 1 ? g.series[0].title : g.unit === '°C' ? 'Temperatures' : g.series.map((x) => x.title).join(', ');
   return list;
 }
@@ -111,6 +114,9 @@ function gaps(times, values) {
 
 function draw(s) {
   const { data } = s;
+  const nothing = data.times.length + data.hours.length + data.days.length === 0;
+  s.box.hidden = tableBox(s).closest('details').hidden = nothing;
+  if (nothing) return;
   const shape = JSON.stringify([data.series.map((x) => [x.key, x.title]), data.unit, unit()]);
   if (s.shape !== shape) clear(s);
   const begun = s.plots.length > 0;
@@ -121,10 +127,9 @@ function draw(s) {
   const times = factor(data.unit, unit());
   const shownUnit = times ? unit() : data.unit;
   const bars = (list) => [list.map((b) => Date.parse(b.start) / 1000), list.map((b) => (b.energy === null ? null : b.energy * (times || 1)))];
-  const what = /m³|^l$/.test(data.unit) ? 'Volume' : 'Energy';
   if (data.unit) {
-    parts.push({ title: `${what} per hour`, unit: shownUnit, step: HOUR, span: 48, data: bars(data.hours), empty: 'The first bar stands here after a full hour.' });
-    parts.push({ title: `${what} per day`, unit: shownUnit, step: DAY, span: 31, data: bars(data.days), empty: 'The first bar stands here after a full day.' });
+    parts.push({ title: `${data.title || 'Energy'} per hour`, unit: shownUnit, step: HOUR, span: 48, data: bars(data.hours), empty: 'The first bar stands here after a full hour.' });
+    parts.push({ title: `${data.title || 'Energy'} per day`, unit: shownUnit, step: DAY, span: 31, data: bars(data.days), empty: 'The first bar stands here after a full day.' });
   }
   if (!begun) {
     s.box.replaceChildren(...parts.map((p, i) => figure(s, p, i, parts.length)));
@@ -156,7 +161,7 @@ function options(p) {
   return {
     width: 300,
     height: 176,
-    padding: [8, 4, 0, 0],
+    padding: [8, 16, 0, 0],
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 8 }, sync: bars ? undefined : { key: p.name } },
     scales: {
@@ -180,9 +185,12 @@ function options(p) {
 // span is what the time axis shows.
 function span(part) {
   const times = part.data[0];
-  const last = times.length ? times[times.length - 1] : Date.now() / 1000;
-  if (part.step) return [last - (part.span - 1) * part.step, last + part.step];
-  return [Math.min(Math.max(times[0] ?? last, last - DAY), last - 600), last + 1];
+  if (part.step) {
+    const last = times[times.length - 1] ?? now() / 1000;
+    return [last - (part.span - 1) * part.step, last + part.step];
+  }
+  const last = Math.max(now() / 1000, times[times.length - 1] ?? 0); // an outage that lasts is a gap at the end
+  return [Math.min(Math.max(times[0] ?? last, last - DAY), last - 600), last];
 }
 
 function height(min, max, low) {
@@ -205,7 +213,10 @@ function when(part, t) {
   return part.step ? `${day(d)} ${hour(d)}–${hour(new Date((t + HOUR) * 1000))}` : hour(d);
 }
 
-const number = (v) => (v === null || v === undefined ? 'unknown' : round.format(v));
+const number = (v, decimals) => (v === null || v === undefined ? 'unknown' : decimals === undefined ? round.format(v) : v.toFixed(decimals));
+
+// decimals are as many as the numbers need, so that they stand in columns.
+const decimals = (lists) => Math.max(0, ...lists.flat().filter((v) => v !== null).map((v) => (round.format(v).split('.')[1] || '').length));
 
 // tell shows the values under the cursor, without one the newest.
 function tell(p, index) {
@@ -216,7 +227,7 @@ function tell(p, index) {
     texts.push(`${when(part, part.data[0][i])} `);
     part.data.slice(1).forEach((values, k) => {
       if (part.series?.length > 1) texts.push(make('span', { class: `key ${hue(part.series[k].key)}`, title: part.series[k].title }));
-      texts.push(make('b', {}, number(values[i])));
+      texts.push(make('b', {}, number(values[i], part.decimals)));
     });
     if (part.data.length > 1) texts.push(` ${part.unit}`);
   }
@@ -225,6 +236,7 @@ function tell(p, index) {
 
 function fill(p, part) {
   p.part = part;
+  part.decimals = decimals(part.data.slice(1));
   p.plot.setData(part.data);
   tell(p, p.plot.cursor.idx);
   const empty = !part.data.slice(1).some((v) => v.some((x) => x !== null));
@@ -238,11 +250,13 @@ function fill(p, part) {
   }).join('; ')}. The numbers are in the tables below.`);
 }
 
+const tableBox = (s) => s.box.closest('.card').querySelector('[data-tables]');
+
 // tables say the same in numbers, when somebody has opened them.
 function tables(s, parts = s.parts) {
   s.parts = parts;
-  const box = [...document.querySelectorAll('[data-tables]')].find((e) => e.dataset.tables === s.name);
-  if (!box?.closest('details').open || !parts) return;
+  const box = tableBox(s);
+  if (!box.closest('details').open || !parts) return;
   const one = (title, head, rows) => make('table', {}, make('caption', {}, title),
     make('thead', {}, make('tr', {}, ...head.map((h, i) => make('th', { scope: 'col', class: i ? 'n' : undefined }, h)))),
     make('tbody', {}, ...rows.map((r) => make('tr', {}, ...r.map((c, i) => (i ? make('td', { class: 'n' }, c) : make('th', { scope: 'row' }, c)))))));
@@ -252,16 +266,17 @@ function tables(s, parts = s.parts) {
     const seen = new Set();
     const rows = [];
     const { times, series } = s.data;
+    const digits = series.map((x) => decimals([x.values]));
     for (let i = times.length - 1; i >= 0 && rows.length < 48; i--) { // the newest of each half hour
       const half = Math.floor(times[i] / 1800);
       if (seen.has(half)) continue;
       seen.add(half);
-      rows.push([when({}, times[i]), ...series.map((x) => number(x.values[i]))]);
+      rows.push([when({}, times[i]), ...series.map((x, k) => number(x.values[i], digits[k]))]);
     }
     list.push(one('The last day, each half hour', ['Time', ...series.map((x) => `${x.title}, ${x.unit}`)], rows));
   }
   for (const p of parts.filter((x) => x.step)) {
-    list.push(one(p.title, [p.step === DAY ? 'Day' : 'Hour', p.unit], p.data[0].map((t, i) => [when(p, t), number(p.data[1][i])]).reverse()));
+    list.push(one(p.title, [p.step === DAY ? 'Day' : 'Hour', p.unit], p.data[0].map((t, i) => [when(p, t), number(p.data[1][i], p.decimals)]).reverse()));
   }
   const scrolled = box.firstElementChild?.scrollTop || 0;
   const scroll = make('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'The curves as tables' }, make('div', { class: 'pair' }, ...list));

@@ -52,6 +52,13 @@ export function convert(text, from, to) {
 // factor is what a number is multiplied with to be drawn in another unit; 0: it cannot be.
 export const factor = (from, to) => (joules[from] && joules[to] ? Number(joules[from]) / Number(joules[to]) : 0);
 
+// now is the server's time in milliseconds; the clock here may be wrong by some.
+let behind = 0;
+export const now = () => Date.now() - behind;
+export function setNow(server) {
+  behind = Date.now() - server;
+}
+
 // spell is a duration in milliseconds to the unit that matters, as the server says it.
 export function spell(ms) {
   const s = Math.max(0, Math.floor(ms / 1000));

@@ -1,6 +1,6 @@
 // Makes the page live. The server renders; when a meter has news, its card is fetched again
 // and what has changed in it is put in place.
-import { api, at, clock, convert, setUnit, spell, unit } from './common.js';
+import { api, at, clock, convert, now, setNow, setUnit, spell, unit } from './common.js';
 
 const view = document.documentElement.dataset.view;
 const byId = (id) => document.getElementById(id);
@@ -9,7 +9,6 @@ const charts = view === 'values' ? await import('./charts.js') : null;
 
 // Regions that the server renders, as it rendered them: what is shown differs by unit and time zone.
 const rendered = new Map();
-let behind = 0; // milliseconds that this clock is ahead of the server's
 
 function remember(within) {
   for (const e of within.querySelectorAll('[data-live]')) {
@@ -38,11 +37,16 @@ function measure(within) {
 }
 
 function tick() {
-  const now = Date.now() - behind;
-  for (const e of document.querySelectorAll('[data-ago]')) e.textContent = spell(now - e.dataset.ago);
+  const at = now();
+  for (const e of document.querySelectorAll('[data-ago]')) e.textContent = spell(at - e.dataset.ago);
   for (const e of document.querySelectorAll('[data-in]')) {
-    e.textContent = e.dataset.in > now ? `in ${spell(e.dataset.in - now)}` : 'now';
+    e.textContent = e.dataset.in > at ? `in ${spell(e.dataset.in - at)}` : 'now';
   }
+}
+
+function synchronize(within) {
+  const e = within.querySelector('[data-now]');
+  if (e) setNow(e.dataset.now);
 }
 
 let said = 0;
@@ -59,8 +63,7 @@ function summary(card) {
 
 // replace puts what has changed in place of what was there.
 function replace(fresh) {
-  const now = fresh.querySelector('[data-now]');
-  if (now) behind = Date.now() - now.dataset.now;
+  synchronize(fresh);
   for (const e of fresh.querySelectorAll('[data-live]')) {
     const old = byId(e.id);
     if (!old || rendered.get(e.id) === e.outerHTML) continue;
@@ -187,7 +190,7 @@ async function read(form) {
       replace(await get(`?part=${encodeURIComponent(card.dataset.meter)}`));
       tell(`The meter answered at ${clock(new Date(body.data?.time || Date.now()))}${summary(card) ? `: ${summary(card)}` : ''}.`, false);
     } else {
-      const why = body.error || body.detail || `the program answered with status ${r.status}`;
+      const why = (body.error || body.detail || `the program answered with status ${r.status}`).replace(/;? try again in \S+$/, '');
       tell(`${r.status === 429 ? 'Not now' : 'The meter could not be read'}: ${why}.${wait ? ` It may be asked again at ${clock(new Date(Date.now() + wait))}, in ${spell(wait)}.` : ''}`, true);
     }
   } catch {
@@ -247,15 +250,14 @@ function find(words) {
 function begin() {
   remember(document);
   dress(document);
-  for (const e of document.querySelectorAll('.unit, .filter, .tables, .charts')) e.hidden = false;
+  for (const e of document.querySelectorAll('.unit, .filter')) e.hidden = false;
   const filter = byId('filter');
   if (filter?.value) find(filter.value);
   charts?.begin();
   tick();
 }
 
-const now = document.querySelector('[data-now]');
-if (now) behind = performance.timeOrigin + performance.now() - now.dataset.now;
+synchronize(document);
 begin();
 setInterval(tick, 1000);
 
