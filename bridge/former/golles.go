@@ -1,7 +1,6 @@
 package former
 
 import (
-	"fmt"
 	"strconv"
 	"time"
 
@@ -77,6 +76,7 @@ func (m *migrator) golles() {
 		return
 	}
 	meters, debug := "", false
+	taken := map[string]bool{}
 	var interval time.Duration
 	comment := "The name before = is a level of the topics. entities=golles gives the entities in Home Assistant the ids that they had."
 	for i, e := range entries {
@@ -105,7 +105,10 @@ func (m *migrator) golles() {
 			meter.option("interval", short(every))
 		}
 		debug = debug || m.truth("debug") || m.truth("serial_communication_logging")
-		if ok {
+		if ok && taken[line] {
+			m.fail("port", "%q is that of another entry already", clip(m.text("port")))
+		}
+		if taken[line] = true; ok {
 			if meters != "" {
 				meters += " "
 			}
@@ -133,13 +136,14 @@ func (m *migrator) gollesNotes() {
 	m.note(WasWrong, "Registers were told apart by their place in the answer: one that the meter does not have stopped all of them, or moved a value under another name. kmp2mqtt goes by the register's number.")
 	m.note(WasWrong, "A frame whose checksum did not fit was logged and used all the same. kmp2mqtt drops it and asks again.")
 	m.note(WasWrong, "The device was known by its port: another port was another device. kmp2mqtt knows it by the meter's serial number.")
-	m.note(NoEquivalent, "\"Heat Energy to Gas\", which showed the energy's number as cubic metres of gas: Home Assistant's Energy dashboard takes heat in GJ, MWh or kWh by itself")
+	m.note(NoEquivalent, "\"Heat Energy to Gas\", which showed the energy's number as cubic metres of gas: add the energy itself as a gas source, Home Assistant takes GJ, MWh and kWh there")
 	m.note(NoEquivalent, "the sensor of register 266 (version 3.2.0): its leading digits are missing and it begins again at 0; kmp2mqtt makes an exact total of it and of register 60, energy_fine, when it is among REGISTERS")
 	m.note(Changed, "It runs beside Home Assistant and speaks MQTT; an update of Home Assistant does not break it.")
 	m.note(Changed, "Which of its sensors you had switched on is not known here: the model's usual registers are read. Name others, such as min_flow_month, in REGISTERS (docs/registers.md).")
 	m.note(DoNext, "Home Assistant needs a broker and its integration MQTT. Set MQTT_URL, MQTT_USERNAME and MQTT_PASSWORD to that broker.")
 	m.note(DoNext, "Write the settings to a file: kmp2mqtt migrate %s ... > kmp2mqtt.env", Golles)
-	m.note(DoNext, "Delete the integration's entry in Home Assistant (Settings, Devices & services, Kamstrup 403). Its entities go, their history and statistics stay, by entity id, and wait for an entity of that id.")
-	m.note(DoNext, "Start kmp2mqtt. Its entities get the ids that have become free, and with them the history: look at %s. An id that is still taken is given with _2 behind it; delete what holds it, then rename it.", fmt.Sprintf("sensor.%s", slug("Kamstrup 403 Heat Energy (E1)")))
+	m.note(DoNext, "See which ids the entities will have: kmp2mqtt adopt golles")
+	m.note(DoNext, "Delete the integration in Home Assistant (Settings, Devices & services, Kamstrup 403). Its entities go, their statistics stay, by entity id.")
+	m.note(DoNext, "Start kmp2mqtt, which must not have announced this meter before: its entities get the ids that are free now, such as sensor.%s, and with them the statistics.", slug("Kamstrup 403 Heat Energy (E1)"))
 	m.note(DoNext, "Should it not work out: stop kmp2mqtt, delete its device, and add the integration again; the ids are the same once more.")
 }

@@ -2,11 +2,13 @@ package former
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -169,26 +171,24 @@ func (in *input) known(key string) bool {
 	return known
 }
 
-// setVariable sets a variable, or with a reader that has none, the key of that name; false
-// if there is no such.
-func (in *input) setVariable(name, text, file string, line int) bool {
+// setVariable sets a variable, or with a reader that has none, the key of that name.
+func (in *input) setVariable(name string, v value) {
 	for _, k := range in.keys {
 		if k.variable == name || k.variable == "" && k.key == name {
-			in.values[k.key] = value{list: []string{text}, file: file, line: line}
-			return true
+			in.values[k.key] = v
+			return
 		}
 	}
-	return false
+	in.strange = append(in.strange, name)
 }
 
 // environ takes what is set in a program's environment.
 func (in *input) environ(environ []string) {
 	for _, e := range environ {
-		if name, text, ok := strings.Cut(e, "="); ok {
-			for _, k := range in.keys {
-				if k.variable != "" && k.variable == name {
-					in.setVariable(name, text, "", 0)
-				}
+		name, text, _ := strings.Cut(e, "=")
+		for _, k := range in.keys {
+			if k.variable != "" && k.variable == name {
+				in.values[k.key] = value{list: []string{text}}
 			}
 		}
 	}
@@ -258,9 +258,7 @@ func (in *input) lines(file, text string) bool {
 		found = append(found, line{number, m[1], unquoted(m[2])})
 	}
 	for _, l := range found {
-		if !in.setVariable(l.name, l.value, file, l.number) {
-			in.strange = append(in.strange, l.name)
-		}
+		in.setVariable(l.name, value{list: []string{l.value}, file: file, line: l.number})
 	}
 	return len(found) > 0
 }
@@ -287,6 +285,9 @@ func unquoted(s string) string {
 // parse reads one YAML document, or JSON, without following anything in it; nil if it
 // cannot be read.
 func (in *input) parse(file string, text []byte) *yaml.Node {
+	if json.Valid(text) { // YAML lacks some of its escapes
+		return readJSON(text)
+	}
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	var doc, second yaml.Node
 	err := d.Decode(&doc)
@@ -303,6 +304,51 @@ func (in *input) parse(file string, text []byte) *yaml.Node {
 		return nil
 	}
 	return doc.Content[0]
+}
+
+// readJSON makes nodes of a valid JSON text.
+func readJSON(text []byte) *yaml.Node {
+	r := jsonReader{Decoder: json.NewDecoder(bytes.NewReader(text)), text: text, line: 1}
+	r.UseNumber()
+	return r.node()
+}
+
+// jsonReader makes nodes and knows their lines.
+type jsonReader struct {
+	*json.Decoder
+	text     []byte
+	line, at int // of what was read last
+}
+
+func (r *jsonReader) node() *yaml.Node {
+	token, err := r.Token()
+	if err != nil {
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null", Line: r.line} // the text is valid
+	}
+	end := int(r.InputOffset())
+	r.line += bytes.Count(r.text[r.at:end], []byte("\n"))
+	r.at = end
+	n := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Line: r.line}
+	switch v := token.(type) {
+	case json.Delim:
+		n.Kind, n.Tag = yaml.SequenceNode, "!!seq"
+		if v == '{' {
+			n.Kind, n.Tag = yaml.MappingNode, "!!map"
+		}
+		for r.More() {
+			n.Content = append(n.Content, r.node())
+		}
+		_, _ = r.Token() // the bracket that closes it
+	case string:
+		n.Value = v
+	case json.Number:
+		n.Tag, n.Value = "!!float", v.String()
+	case bool:
+		n.Tag, n.Value = "!!bool", strconv.FormatBool(v)
+	default:
+		n.Tag = "!!null"
+	}
+	return n
 }
 
 // child is the value of a key in a mapping; nil if there is none.
@@ -388,11 +434,12 @@ func (in *input) sections(file string, root *yaml.Node) {
 // variables takes an environment as compose writes it, a list of NAME=value or a table.
 func (in *input) variables(file string, n *yaml.Node) {
 	take := func(name, text string, line int) {
-		if strings.Contains(text, "$") {
-			in.indirect = append(in.indirect, name)
-		} else if !in.setVariable(name, text, file, line) {
-			in.strange = append(in.strange, name)
+		known := slices.ContainsFunc(in.keys, func(k oldKey) bool { return k.variable == name })
+		if known && (text == "" || strings.Contains(text, "$")) {
+			in.indirect = append(in.indirect, name) // its value stands elsewhere
+			return
 		}
+		in.setVariable(name, value{list: []string{text}, file: file, line: line})
 	}
 	switch n.Kind {
 	case yaml.MappingNode:
@@ -401,22 +448,19 @@ func (in *input) variables(file string, n *yaml.Node) {
 			case v.wrong != "" || item.Kind != yaml.ScalarNode:
 				in.errorAt(file, item.Line, "%s is %s; write a value", plain(name), kindOf(item))
 			case len(v.list) == 0:
-				in.indirect = append(in.indirect, name)
+				take(name, "", item.Line)
 			default:
 				take(name, v.list[0], item.Line)
 			}
 		})
 	case yaml.SequenceNode:
 		for _, item := range n.Content {
-			name, text, ok := strings.Cut(item.Value, "=")
-			switch {
-			case item.Kind != yaml.ScalarNode:
+			if item.Kind != yaml.ScalarNode {
 				in.errorAt(file, item.Line, "a variable is %s; write NAME=value", kindOf(item))
-			case !ok:
-				in.indirect = append(in.indirect, name)
-			default:
-				take(name, text, item.Line)
+				continue
 			}
+			name, text, _ := strings.Cut(item.Value, "=")
+			take(name, text, item.Line)
 		}
 	default:
 		in.errorAt(file, n.Line, "the environment is %s; write a list of NAME=value", kindOf(n))

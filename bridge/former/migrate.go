@@ -2,6 +2,7 @@ package former
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -27,6 +28,17 @@ var ErrReader = errors.New("former: unknown reader")
 
 // Readers are the other readers whose settings [Migrate] understands.
 func Readers() []string { return []string{KamstrupMQTT, WobwobRt, Golles} }
+
+// titleOf is how a reader is called in a sentence.
+func titleOf(reader string) string {
+	switch reader {
+	case WobwobRt:
+		return "WobwobRt's kamstrup2mqtt"
+	case Golles:
+		return "golles' integration"
+	}
+	return reader
+}
 
 // Migration is what becomes of another reader's settings.
 type Migration struct {
@@ -82,11 +94,20 @@ func Migrate(reader string, environ []string, files ...File) (Migration, error) 
 		translate(m)
 	}
 	if len(m.errs) > 0 {
+		slices.SortStableFunc(m.errs, byPlace)
 		return Migration{}, errors.Join(m.errs...)
 	}
 	m.unknown()
 	slices.SortStableFunc(m.Notes, func(a, b Note) int { return rank(a.Kind) - rank(b.Kind) })
 	return m.Migration, nil
+}
+
+// byPlace orders errors by file and line.
+func byPlace(a, b error) int {
+	x, y := new(InputError), new(InputError)
+	errors.As(a, &x) // those of files have no place and come first
+	errors.As(b, &y)
+	return cmp.Or(strings.Compare(x.File, y.File), x.Line-y.Line)
 }
 
 // rank orders the kinds of notes.
@@ -109,10 +130,10 @@ func (m *migrator) note(kind Kind, format string, args ...any) {
 // unknown tells what in the files is no setting of the reader.
 func (m *migrator) unknown() {
 	if len(m.strange) > 0 {
-		m.note(NoEquivalent, "not a setting of %s as it is known here, left out: %s", m.Reader, enumerate(m.strange))
+		m.note(NoEquivalent, "settings of %s that are not known here, left out: %s", titleOf(m.Reader), enumerate(m.strange))
 	}
 	if len(m.indirect) > 0 {
-		m.note(DoNext, "The value of %s stands elsewhere: give the files in which it is, or write it yourself.", enumerate(m.indirect))
+		m.note(DoNext, "Set what %s was: its value stands elsewhere, in .env or in the shell.", enumerate(m.indirect))
 	}
 }
 
@@ -155,7 +176,7 @@ func clip(s string) string {
 // shell, each with its comment.
 func (m Migration) WriteEnv(w io.Writer) error {
 	b := bufio.NewWriter(w)
-	fmt.Fprintf(b, "# Settings of kmp2mqtt, made from those of %s.\n", m.Reader)
+	fmt.Fprintf(b, "# Settings of kmp2mqtt, made from those of %s.\n", titleOf(m.Reader))
 	for _, s := range m.Settings {
 		fmt.Fprintln(b)
 		for _, line := range wrap(s.Comment, 96) {
@@ -310,7 +331,7 @@ func (m *migrator) line(key string) (line, comment string, ok bool) {
 		if numbered.MatchString(port) {
 			comment = "The name " + port + " may become another adapter's: `ls -l /dev/serial/by-id/` shows one that stays."
 		}
-		return escaped(port), comment, true
+		return escaped(path.Clean(port)), comment, true
 	}
 	m.fail(key, "%q is neither the path of a device, a URL nor a port of Windows", clip(port))
 	return "", "", false
@@ -424,7 +445,7 @@ func (m *migrator) registers(key string, known []Parameter) {
 		}
 	}
 	if len(strange) > 0 {
-		m.note(NoEquivalent, "parameters that %s does not have either: %s", m.Reader, enumerate(strange))
+		m.note(NoEquivalent, "parameters that %s does not have either: %s", titleOf(m.Reader), enumerate(strange))
 	}
 	comment := "The same values in the same order."
 	if i := slices.Index(ids, infoEvents); i >= 0 {

@@ -56,7 +56,7 @@ func (m *migrator) kamstrupMQTT() {
 	}
 	m.note(WasWrong, "Numbers went through floating point (0.6000000000000001 kW); now they have the digits that the meter sent.")
 	m.note(WasWrong, "When nothing could be read, {} was published and all looked alive. Now nothing is published, %s/availability says offline, and %s/diagnosis says why.", "kmp2mqtt/"+meter.name, "kmp2mqtt/"+meter.name)
-	m.note(Changed, "Values had no unit: energy may be GJ, MWh or kWh, as the meter is set. The unit is part of the name now (energy_gj), and never guessed.")
+	m.note(WasWrong, "Values had no unit, and energy may be GJ, MWh or kWh, as the meter is set. The unit that the meter sends is part of the name now (energy_gj).")
 	m.note(Changed, "Values are in one JSON object on kmp2mqtt/%s, with the time of the reading. Home Assistant finds the meter by itself.", meter.name)
 	m.steps()
 	m.note(DoNext, "Sensors that you wrote yourself for %s/values go on working as long as MQTT_COMPAT is set. When you use the entities that Home Assistant found, remove both.", orElse(topic, "kamstrup"))
@@ -72,9 +72,9 @@ func (m *migrator) strictly(key string) {
 // steps says how one reader takes the place of the other.
 func (m *migrator) steps() {
 	m.note(DoNext, "Write the settings to a file: kmp2mqtt migrate %s ... > kmp2mqtt.env", m.Reader)
-	m.note(DoNext, "Stop %s: two programs cannot share an optical head, nor a client id at the broker.", m.Reader)
+	m.note(DoNext, "Stop %s: two programs cannot share an optical head, nor a client id at the broker.", titleOf(m.Reader))
 	m.note(DoNext, "Try the settings: set -a; . ./kmp2mqtt.env; kmp2mqtt check")
-	m.note(DoNext, "Start kmp2mqtt with them. Should it not work out, stop it and start %s again: its files were not touched.", m.Reader)
+	m.note(DoNext, "Start kmp2mqtt with them. Should it not work out, stop it and start %s again: its files were not touched.", titleOf(m.Reader))
 }
 
 // topic is the old base topic; empty: it was not set.
@@ -87,6 +87,7 @@ func (m *migrator) minutes(key string) {
 		return
 	}
 	m.set("READ_INTERVAL", short(d), "It was a number of minutes. A battery is calculated for one reading an hour.")
+	m.note(WasWrong, "poll_interval had no unit: %s was minutes, where others count seconds. READ_INTERVAL says it: %s.", plain(m.text(key)), short(d))
 }
 
 // broker translates the settings of the broker, which two readers share.
@@ -94,9 +95,10 @@ func (m *migrator) broker(host string) {
 	secure := m.truth("mqtt.tls_enabled")
 	port := orElse(m.text("mqtt.port"), "1883")
 	n, err := strconv.ParseUint(port, 10, 16)
-	switch {
-	case err != nil || n == 0:
+	if err != nil || n == 0 {
 		m.fail("mqtt.port", "%q is not a port from 1 to 65535", clip(port))
+	}
+	switch {
 	case host == "":
 		m.note(DoNext, "No broker was set (mqtt.host): add MQTT_URL=mqtt://host:1883, else a built-in broker is started.")
 	case !isHost(host):

@@ -105,7 +105,7 @@ func (m *migrator) wobwobrt() {
 	m.note(Changed, "Values were on %s/energy and so on, each by itself. They are in one JSON object on kmp2mqtt/%s now; with MQTT_VALUES=true each is also on a topic of its own, such as kmp2mqtt/%s/energy_gj.", topic, meter.name, meter.name)
 	m.note(Changed, "%s/status becomes kmp2mqtt/bridge/state, and kmp2mqtt/%s/availability for the meter alone.", topic, meter.name)
 	m.steps()
-	m.note(DoNext, "When kmp2mqtt has read the meter once, run kmp2mqtt adopt: it hands the entities over to kmp2mqtt and then removes the old topics, so that Home Assistant keeps their history.")
+	m.note(DoNext, "When kmp2mqtt has read the meter once, run kmp2mqtt adopt wobwobrt: it hands the entities over to kmp2mqtt and then removes the old topics, so that Home Assistant keeps their history.")
 }
 
 // port translates how the serial port is set, where that is not the usual way.
