@@ -121,9 +121,7 @@ func (w *window) read(rw http.ResponseWriter, r *http.Request) {
 		w.failed(rw, r, err)
 		return
 	}
-	if retry, ok := errors.AsType[*RetryError](err); ok {
-		retryAfter(rw, retry.After)
-	}
+	comeBack(rw, err)
 	writeRaw(rw, status(err), response)
 }
 
@@ -170,10 +168,17 @@ func status(err error) int {
 
 // failed answers with an error of the source.
 func (w *window) failed(rw http.ResponseWriter, r *http.Request, err error) {
+	comeBack(rw, err)
+	fail(rw, r, status(err), plain(err))
+}
+
+// comeBack says when what failed may be tried again.
+func comeBack(rw http.ResponseWriter, err error) {
 	if retry, ok := errors.AsType[*RetryError](err); ok {
 		retryAfter(rw, retry.After)
+	} else if status(err) == http.StatusServiceUnavailable {
+		retryAfter(rw, reconnect)
 	}
-	fail(rw, r, status(err), plain(err))
 }
 
 // plain is an error's text for people.

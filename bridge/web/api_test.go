@@ -75,8 +75,8 @@ func TestRead(t *testing.T) {
 		"request":  {fmt.Errorf("%w: x", ErrRequest), 400, ""},
 		"too many": {fmt.Errorf("x: %w", &RetryError{After: 1500 * time.Millisecond, Err: errors.New("x")}), 429, "2"},
 		"soon":     {&RetryError{Err: errors.New("x")}, 429, "1"},
-		"stopping": {fmt.Errorf("%w: x", ErrStopping), 503, ""},
-		"gone":     {context.Canceled, 503, ""},
+		"stopping": {fmt.Errorf("%w: x", ErrStopping), 503, "3"},
+		"gone":     {context.Canceled, 503, "3"},
 		"silent":   {fmt.Errorf("bridge: %w", kmp.ErrNoReply), 502, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -130,11 +130,13 @@ func TestReadBody(t *testing.T) {
 			t.Errorf("%s: %d, want %d: %s", name, rw.Code, tt.want, rw.Body)
 		}
 	}
-	broken := func(r *http.Request) { r.Body, r.ContentLength = io.NopCloser(failing{}), -1 }
 	if rw := ask(openConfig, newFake(fakeTime), http.MethodPost, "/api/v1/meters/house/read", broken); rw.Code != http.StatusBadRequest {
 		t.Errorf("half a body: %d", rw.Code)
 	}
 }
+
+// broken is a body that ends before its end.
+func broken(r *http.Request) { r.Body, r.ContentLength = io.NopCloser(failing{}), -1 }
 
 type failing struct{}
 
