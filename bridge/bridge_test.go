@@ -291,6 +291,7 @@ func newLab(t *testing.T, meters map[string]*testMeter, environ ...string) *lab 
 	}
 	l.cfg = c
 	l.cfg.MQTT.Dial = l.broker.dial
+	l.cfg.HTTP.Listen = "" // no real port in a bubble
 	l.broker.subscribeFunc("#", func(topic, payload string, _ bool) {
 		l.mu.Lock()
 		defer l.mu.Unlock()

@@ -79,7 +79,7 @@ type process struct {
 }
 
 // start runs a program until the test ends. Its last words are shown if the test fails.
-// The environment holds nothing of the caller's but what every program needs.
+// The environment holds nothing of the caller's but what every program needs; a page is shown to those that want one.
 func start(t *testing.T, env []string, name string, args ...string) *process {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -87,7 +87,7 @@ func start(t *testing.T, env []string, name string, args ...string) *process {
 		name: filepath.Base(name), cmd: exec.CommandContext(ctx, name, args...),
 		out: &transcript{}, log: &transcript{}, done: make(chan struct{}),
 	}
-	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TZ=UTC", raceDetector}, env...)
+	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TZ=UTC", "HTTP_LISTEN=off", raceDetector}, env...)
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	p.cmd.Cancel = func() error { return syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) }
