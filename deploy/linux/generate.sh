@@ -2,7 +2,9 @@
 # Makes, in deploy/linux/generated, what the packages take from the sources: the settings file, the manual page, the
 # change log and the copyright. .goreleaser.yaml runs it before it builds.
 #
-#   deploy/linux/generate.sh VERSION SECONDS     the second is the time of the commit, since 1970
+#   MAINTAINER="Name <address>" deploy/linux/generate.sh VERSION SECONDS
+#
+# SECONDS is the time of the commit, since 1970.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -64,7 +66,14 @@ DATA_DIR of the service: what must survive a restart
 EOF
 } | gzip -9n >$out/kmp2mqtt.1.gz
 
-gzip -9n <CHANGELOG.md >$out/changelog.gz
+# Debian's form has one entry; the rest is in CHANGELOG.md beside it.
+{
+  echo "kmp2mqtt (${version//-/\~}) unstable; urgency=medium"
+  echo
+  echo "  * CHANGELOG.md says what is new."
+  echo
+  echo " -- $MAINTAINER  $(LC_ALL=C date --utc --rfc-email --date "@$2")"
+} | gzip -9n >$out/changelog.gz
 
 {
   cat <<'EOF'
