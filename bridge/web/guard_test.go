@@ -350,6 +350,11 @@ func FuzzGuard(f *testing.F) {
 			}
 		}
 	}
+	configs := []Config{openConfig, passwordConfig, ingressConfig}
+	handlers := make([]http.Handler, len(configs))
+	for i, cfg := range configs {
+		handlers[i] = Handler(cfg, newFake(fakeTime))
+	}
 	f.Fuzz(func(t *testing.T, raw []byte, who, how byte) {
 		r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(raw)))
 		if err != nil {
@@ -360,7 +365,7 @@ func FuzzGuard(f *testing.F) {
 		r = r.WithContext(ctx)
 		peer := []string{"192.0.2.66", "127.0.0.1", "172.30.32.2"}[who%3]
 		r.RemoteAddr = peer + ":40000"
-		cfg := []Config{openConfig, passwordConfig, ingressConfig}[how%3]
+		cfg := configs[how%3]
 		username, password, _ := r.BasicAuth()
 		name := strings.ToLower(hostname(r.Host))
 		ip, _ := netip.ParseAddr(name)
@@ -369,7 +374,7 @@ func FuzzGuard(f *testing.F) {
 			cfg.Username == "" && peer == "127.0.0.1" && (name == "localhost" || ip.IsLoopback())
 
 		rw := httptest.NewRecorder()
-		Handler(cfg, newFake(fakeTime)).ServeHTTP(rw, r)
+		handlers[how%3].ServeHTTP(rw, r)
 		if rw.Code < 200 || rw.Code > 599 {
 			t.Errorf("status %d", rw.Code)
 		}

@@ -123,7 +123,7 @@ func (d *description) members(place string, schema node, object map[string]any) 
 		if property, ok := properties[name].(node); ok {
 			problems = append(problems, d.check(place+"/properties/"+name, property, value)...)
 			d.seen[place+"/properties/"+name] = true // also where that is a reference
-		} else if schema["additionalProperties"] == false {
+		} else if more, said := schema["additionalProperties"].(bool); said && !more {
 			problems = append(problems, place+": "+name+" is not described")
 		}
 	}
@@ -292,6 +292,7 @@ type scenario struct {
 // run has a scenario's request answered. A stream is shown one message of each kind and then
 // left.
 func (s scenario) run(t *testing.T) *httptest.ResponseRecorder {
+	t.Helper()
 	src := newFake(time.Now())
 	if s.src != nil {
 		s.src(src)

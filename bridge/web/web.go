@@ -199,22 +199,25 @@ func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 func (s *Server) Run(ctx context.Context) error {
 	served := make(chan error, 1)
 	go func() { served <- s.http.Serve(s.listener) }()
+	defer s.Close()
 	select {
 	case err := <-served:
-		s.Close()
-		if errors.Is(err, http.ErrServerClosed) {
-			return nil
-		}
-		return fmt.Errorf("web: %w", err)
+		return ended(err)
 	case <-ctx.Done():
 	}
 	s.stop()
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
 	defer cancel()
 	_ = s.http.Shutdown(last) // who is not done by then is cut off
-	s.Close()
-	<-served
-	return nil
+	return ended(<-served)
+}
+
+// ended is how serving ended; to be closed is no error.
+func ended(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("web: %w", err)
 }
 
 // Close closes the window and ends all connections.
