@@ -62,6 +62,7 @@ options() { # JSON: as the Supervisor writes them, for root alone
 restart() { docker restart --time 10 $name-app >/dev/null; }
 
 echo "== profile"
+command -v apparmor_parser >/dev/null || fail "apparmor_parser is missing: run test/setup.sh"
 apparmor_parser --skip-kernel-load --skip-cache deploy/homeassistant/kmp2mqtt/apparmor.txt
 echo "apparmor.txt is sound"
 
@@ -122,7 +123,10 @@ echo "== the page"
 expect 200 page /
 expect 'Heat &amp; meter' page /
 expect '"energy_gj"' page /api/v1/meters/house
-expect 200 page /healthz
+# The watchdog asks by the address, not the name.
+address=$(docker inspect --format "{{(index .NetworkSettings.Networks \"$name\").IPAddress}}" $name-app)
+expect 200 docker exec $name-supervisor /fake get "http://$address:8099/healthz"
+expect 200 docker exec $name-supervisor /fake get "http://$address:8099/"
 for path in / /api/v1/meters /metrics; do
   status=$(stranger $path | head -n 1)
   [[ $status = 40[13] ]] || fail "another app gets $path: status $status"
