@@ -36,6 +36,7 @@ import (
 	"golang.org/x/term"
 
 	"kmp2mqtt/bridge"
+	"kmp2mqtt/bridge/former"
 	"kmp2mqtt/bridge/history"
 	"kmp2mqtt/bridge/supervisor"
 	"kmp2mqtt/kmp"
@@ -156,6 +157,8 @@ func verbs() []verb {
 		{"decode", "HEX...", "explains a captured frame, either direction", program.decode},
 		{"simulate", "[flags]", "a meter for others to read, by TCP or on a pseudo terminal", program.simulate},
 		{"export", "", "the rows that the bridge keeps in DATA_DIR, also while it runs: CSV, JSON or Influx", program.export},
+		{"migrate", "READER [FILE...]", "what the settings of another reader become: " + strings.Join(former.Readers(), ", "), program.migrate},
+		{"adopt", "READER", "takes over what another reader has in Home Assistant: wobwobrt or golles", program.adopt},
 		{"health", "", "asks the bridge that runs here whether it lives, with -ready whether all is well: for scripts", program.health},
 		{"app", "", "the bridge as an app of Home Assistant, settings from its Supervisor", program.app},
 		{"check", "", "validates the settings and prints them, secrets redacted", program.check},
@@ -450,6 +453,79 @@ func (p program) app(ctx context.Context, args []string) error {
 		}
 	}
 	return nil
+}
+
+// migrate prints another reader's settings as ours: what goes into a file on standard output,
+// what is to be known about it on standard error.
+func (p program) migrate(_ context.Context, args []string) error {
+	fs, asJSON := newFlags("migrate")
+	environment := fs.Bool("env", false, "take the settings from this program's environment as well")
+	args, err := p.parse(fs, args, 1, 20)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(former.Readers(), args[0]) {
+		return usagef("reader %q is not known; there are %s", args[0], strings.Join(former.Readers(), ", "))
+	}
+	var files []former.File
+	for _, name := range args[1:] {
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		files = append(files, former.File{Name: name, Content: f})
+	}
+	var environ []string
+	if *environment {
+		environ = p.environ
+	} else if len(files) == 0 {
+		return usagef("which file has the settings of %s? With -env they come from the environment", args[0])
+	}
+	m, err := former.Migrate(args[0], environ, files...)
+	if err != nil {
+		return err
+	}
+	if *asJSON {
+		return p.printJSON(m)
+	}
+	if err := m.WriteEnv(p.out); err != nil {
+		return err
+	}
+	return m.WriteText(p.err)
+}
+
+// adopt takes over the entities of another reader.
+func (p program) adopt(ctx context.Context, args []string) error {
+	fs, asJSON := newFlags("adopt")
+	act := fs.Bool("yes", false, "do it; else only tell what would be done")
+	args, err := p.parse(fs, args, 1, 1)
+	if err != nil {
+		return err
+	}
+	cfg, _, err := p.settings(p.environ)
+	if err != nil {
+		return err
+	}
+	o := bridge.AdoptOptions{Reader: args[0], Act: *act, Log: p.logger(cfg.LogFormat, cfg.LogLevel)}
+	if *act && !*asJSON {
+		o.Planned = func(r former.Report) {
+			if err := r.WriteText(p.err); err != nil {
+				o.Log.Error("cannot show what will be done", "error", err)
+			}
+		}
+	}
+	report, err := bridge.Adopt(ctx, cfg, o)
+	if errors.Is(err, bridge.ErrReader) {
+		return usageError{err}
+	}
+	if err != nil {
+		return err
+	}
+	if *asJSON {
+		return p.printJSON(report)
+	}
+	return report.WriteText(p.out)
 }
 
 // healthLimit is how long health waits for an answer.
