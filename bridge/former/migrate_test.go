@@ -432,6 +432,31 @@ func TestMigrateTables(t *testing.T) {
 	}
 }
 
+// check has the bridge take the settings of a migration that succeeded.
+func check(t *testing.T, m former.Migration, certificates []byte) {
+	t.Helper()
+	var env, notes bytes.Buffer
+	if err := cmp.Or(m.WriteEnv(&env), m.WriteText(&notes)); err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(env.String()) {
+		name, _, _ := strings.Cut(line, "=")
+		if line != "\n" && line[0] != '#' && !slices.ContainsFunc(m.Settings, func(s former.Setting) bool { return s.Variable == name }) {
+			t.Fatalf("%q is no setting", line)
+		}
+	}
+	meters := setting(m, "METERS")
+	switch {
+	case meters == "-":
+		m.Settings = append(m.Settings, former.Setting{Variable: "METERS", Value: "sim://403"})
+	case strings.Contains(strings.ToUpper(meters), "=COM"):
+		return // a port of Windows
+	}
+	if _, err := parse(environ(m), certificates); err != nil {
+		t.Fatalf("%v\n%s", err, env.String())
+	}
+}
+
 // Whatever a file holds: no panic, errors that say where, and settings that the bridge takes.
 func FuzzMigrate(f *testing.F) {
 	for _, s := range samples {
@@ -443,31 +468,58 @@ func FuzzMigrate(f *testing.F) {
 	f.Fuzz(func(t *testing.T, n byte, text []byte) {
 		reader := former.Readers()[int(n)%len(former.Readers())]
 		m, err := former.Migrate(reader, nil, former.File{Name: "old", Content: bytes.NewReader(text)})
-		if err != nil {
-			if in := new(former.InputError); !errors.As(err, &in) || len(m.Settings) > 0 {
-				t.Fatal(err)
-			}
-			return
-		}
-		var env, notes bytes.Buffer
-		if err := cmp.Or(m.WriteEnv(&env), m.WriteText(&notes)); err != nil {
+		if err == nil {
+			check(t, m, certificates)
+		} else if in := new(former.InputError); !errors.As(err, &in) || len(m.Settings) > 0 {
 			t.Fatal(err)
 		}
-		for line := range strings.Lines(env.String()) {
-			name, _, _ := strings.Cut(line, "=")
-			if line != "\n" && line[0] != '#' && setting(m, name) == "-" {
-				t.Fatalf("%q is no setting", line)
-			}
+	})
+}
+
+// Whatever a setting is set to, while all others are good.
+func FuzzMigrateValue(f *testing.F) {
+	keys := []string{
+		"mqtt.host", "mqtt.port", "mqtt.client", "mqtt.topic", "mqtt.qos", "mqtt.retain", "mqtt.authentication", "mqtt.username", "mqtt.password",
+		"mqtt.tls_enabled", "mqtt.tls_ca_cert", "mqtt.tls_cert", "mqtt.tls_key", "mqtt.tls_key_password", "mqtt.tls_insecure", "mqtt.tls_version",
+		"mqtt.device_id", "mqtt.device_name", "serial_device.url", "serial_device.com_port", "serial_device.baudrate", "serial_device.parity",
+		"serial_device.stopbits", "serial_device.bytesize", "serial_device.timeout", "kamstrup.parameters", "kamstrup.poll_interval",
+		"kamstrup.version", "logging.level", "homeassistant.discovery_prefix", "port", "scan_interval", "timeout", "baudrate",
+	}
+	for i, value := range []string{"1", "-1", "yes", "a/b", "fd00::7", "socket://[::1]:2000/?x", "rfc2217://a:1", "hwgrep://10C4:EA60", "COM3", "/dev/../x y", "1e9", "0.5", "kmp2mqtt", "homeassistant", "energy,infoevent", "'\"\\$`", "WARN", "402", "E"} {
+		for n := range 3 {
+			f.Add(byte(n), byte(i), value)
+			f.Add(byte(n), byte(i+len(keys)/2), value)
 		}
-		meters := setting(m, "METERS")
-		switch {
-		case meters == "-":
-			m.Settings = append(m.Settings, former.Setting{Variable: "METERS", Value: "sim://403"})
-		case strings.Contains(strings.ToUpper(meters), "=COM"):
-			return // a port of Windows
+	}
+	certificates := certificate(f)
+	f.Fuzz(func(t *testing.T, n, k byte, value string) {
+		reader := former.Readers()[int(n)%len(former.Readers())]
+		old := map[string]map[string]string{
+			"mqtt":          {"host": "h", "port": "1883", "topic": "kamstrup", "authentication": "true", "username": "u", "password": "p", "tls_enabled": "true"},
+			"serial_device": {"com_port": "/dev/ttyUSB0"}, "kamstrup": {"parameters": "energy", "poll_interval": "28"}, "logging": {}, "homeassistant": {},
 		}
-		if _, err := parse(environ(m), certificates); err != nil {
-			t.Fatalf("%v\n%s", err, env.String())
+		options := map[string]string{"port": "/dev/ttyUSB0"}
+		section, key, nested := strings.Cut(keys[int(k)%len(keys)], ".")
+		if nested {
+			old[section][key] = value
+		} else {
+			options[section] = value
+		}
+		var text []byte
+		var err error
+		if reader == former.Golles {
+			text, err = json.Marshal(options)
+		} else {
+			text, err = json.Marshal(old)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := former.Migrate(reader, nil, former.File{Name: "old", Content: bytes.NewReader(text)})
+		if err == nil {
+			check(t, m, certificates)
+		} else if in := new(former.InputError); !errors.As(err, &in) || len(m.Settings) > 0 {
+			t.Fatal(err)
 		}
 	})
 }
