@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// topicRow documents one topic below the base.
+// topicRow documents one topic.
 type topicRow struct {
-	topic    string // with <meter>, <key> and <verb> for what varies
+	topic    string // below the base, or absolute with a slash before it; with <meter>, <key> and <verb> for what varies
 	sent     bool   // by the bridge; else it is a command
 	retained bool
 	payload  string // in Markdown, with ~ for the code mark
@@ -34,6 +34,7 @@ func topicRows() []topicRow {
 		{"bridge/event", true, false, `~{"time","type","meter","data"}~: ~meter_online~, ~meter_offline~, ~diagnosis~, ~meter_changed~, ~info_code~, ~value_held~, ~value_released~, ~value_unknown~, ~fine_learned~, ~power_mismatch~, ~unit_changed~, ~census~`},
 		{"bridge/request/<verb>", false, false, `~read~ (a meter's name, ~{"meter":"house"}~, or empty: all), ~census~ (which registers does it have?), ~accept~ (~{"meter":"house","register":"energy"}~: let held values through), ~history~ (~{"meter":"house","log":"hour","since":"2026-11-20","until":"2026-11-21"}~: publish these rows again), ~discovery~ (announce again), ~log_level~ (~debug~, ~info~, ~warn~, ~error~)`},
 		{"bridge/response/<verb>", true, false, `the answer, as above`},
+		{"/kamstrup/values", true, true, `with ~MQTT_COMPAT=kamstrup-402-mqtt~: what that reader published of its meter, after each good reading: ~{"energy":227.445,"volume":2131.93,...}~, plain numbers without units and time. Of the first meter; any other has ~kamstrup/<meter>/values~`},
 	}
 }
 
@@ -49,7 +50,15 @@ func WriteTopicsTable(w io.Writer) error {
 		if r.retained {
 			retained = "yes"
 		}
-		fmt.Fprintf(b, "| `kmp2mqtt/%s` | %s | %s | %s |\n", r.topic, by, retained, strings.ReplaceAll(r.payload, "~", "`"))
+		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", r.below("kmp2mqtt"), by, retained, strings.ReplaceAll(r.payload, "~", "`"))
 	}
 	return b.Flush()
+}
+
+// below is the row's topic where base is the base.
+func (r topicRow) below(base string) string {
+	if topic, absolute := strings.CutPrefix(r.topic, "/"); absolute {
+		return topic
+	}
+	return base + "/" + r.topic
 }
