@@ -7,7 +7,8 @@
 #
 # `prepare` is what every `docker compose up` runs before all else: it makes what is missing and takes what .env sets
 # (MQTT_USERNAME, MQTT_PASSWORD, MQTT_URL, HTTP_USERNAME, HTTP_PASSWORD, GRAFANA_PASSWORD). It runs in the broker's
-# image, as root, so that each file can belong to the one program that may read it.
+# image, as root, so that each file can belong to the one program that may read it. For Prometheus it also writes down
+# whether there is a bridge at all.
 set -eu
 umask 077
 cd /passwords
@@ -88,6 +89,9 @@ prepare() {
   put bridge/http_username "${HTTP_USERNAME:-kmp2mqtt}"
   keep bridge/http_password "${HTTP_PASSWORD:-}"
   cp bridge/http_username bridge/http_password prometheus/
+  targets='[]' # no bridge without METERS
+  [ -z "${METERS:-}" ] || targets='[{"targets": ["kmp2mqtt:8099"]}]'
+  put prometheus/bridge.json "$targets"
 
   keep grafana/password "${GRAFANA_PASSWORD:-}"
 }
