@@ -1,7 +1,9 @@
 package former
 
 import (
+	"cmp"
 	"strconv"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -75,10 +77,10 @@ func (m *migrator) golles() {
 		m.errorAt("", 0, "%d entries of the integration are too many", len(entries))
 		return
 	}
-	meters, debug := "", false
-	taken := map[string]bool{}
+	var meters []string
+	debug, taken := false, map[string]bool{}
 	var interval time.Duration
-	comment := "The name before = is a level of the topics. entities=golles gives the entities in Home Assistant the ids that they had."
+	comment := ""
 	for i, e := range entries {
 		m.values = e
 		name := "kamstrup"
@@ -109,17 +111,12 @@ func (m *migrator) golles() {
 			m.fail("port", "%q is that of another entry already", clip(m.text("port")))
 		}
 		if taken[line] = true; ok {
-			if meters != "" {
-				meters += " "
-			}
-			meters += meter.String()
-		}
-		if advice != "" && i == 0 {
-			comment += " " + advice
+			meters = append(meters, meter.String())
+			comment = cmp.Or(comment, advice)
 		}
 	}
-	if meters != "" {
-		m.set("METERS", meters, comment)
+	if len(meters) > 0 {
+		m.set("METERS", strings.Join(meters, " "), strings.TrimSpace("The name before = is a level of the topics. entities=golles gives the entities in Home Assistant the ids that they had. "+comment))
 	}
 	m.set("READ_INTERVAL", short(interval), "It was a number of seconds. A battery is calculated for one reading an hour.")
 	if debug {

@@ -16,7 +16,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -428,6 +430,23 @@ func TestMigrateTables(t *testing.T) {
 			if got != want.String() {
 				t.Errorf("%s is not what the program says: go test ./bridge/former -update-migrate", name)
 			}
+		}
+	}
+}
+
+// The table for ESPHome, which is written by hand, names registers as the catalog does.
+func TestESPHomeTable(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "migrate-esphome.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := regexp.MustCompile("(?m)^\\| `[a-z0-9_]+` \\| `([a-z0-9_]+)` \\| ([0-9]+) \\|$").FindAllStringSubmatch(string(page), -1)
+	if len(rows) != 7 {
+		t.Errorf("%d rows", len(rows))
+	}
+	for _, row := range rows {
+		if r, ok := catalog.ByName(row[1]); !ok || strconv.Itoa(int(r.ID)) != row[2] {
+			t.Errorf("%q is register %d", row, r.ID)
 		}
 	}
 }

@@ -56,6 +56,7 @@ type look struct {
 }
 
 func lookAt(t testing.TB, line kmp.Line, trace func(kmp.Direction, []byte)) (l look) {
+	t.Helper()
 	conn := kmp.NewConn(line, kmp.Options{Trace: trace})
 	defer conn.Close()
 	start := time.Now()
