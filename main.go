@@ -443,12 +443,8 @@ func (p program) app(ctx context.Context, args []string) error {
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // ended as asked: no failure
 		}
-		problem := errors.New(supervisor.Translate(err.Error()))
-		if errors.Is(err, supervisor.ErrNoBroker) {
-			problem = err
-		}
-		log.Error("the app waits for its owner", "error", problem)
-		if err := supervisor.Explain(ctx, o, problem); err != nil {
+		log.Error("the app waits for its owner", "error", supervisor.Translate(err.Error()))
+		if err := supervisor.Explain(ctx, o, err); err != nil {
 			return err
 		}
 	}

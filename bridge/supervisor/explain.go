@@ -3,10 +3,9 @@ package supervisor
 import (
 	"bytes"
 	"context"
-	_ "embed" // the page
+	_ "embed" // how the page looks
 	"errors"
 	"fmt"
-	"html/template"
 	"net"
 	"net/http"
 	"net/netip"
@@ -14,10 +13,13 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"maragu.dev/gomponents"
+	"maragu.dev/gomponents/html"
 )
 
-//go:embed explain.html
-var explainHTML string
+//go:embed explain.css
+var explainCSS string
 
 // maxDevices bounds the list of serial ports on the page.
 const maxDevices = 50
@@ -80,7 +82,6 @@ func waitsForBroker(problem error) bool {
 // explainer is the page. It answers the Supervisor's watchdog as well: restarting the app
 // would help nobody.
 func (o Options) explainer(problem error) http.Handler {
-	page := template.Must(template.New("").Parse(explainHTML))
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -92,13 +93,7 @@ func (o Options) explainer(problem error) http.Handler {
 			return
 		}
 		var b bytes.Buffer
-		err := page.Execute(&b, struct {
-			Problems []string
-			Meters   bool // there are none yet
-			Broker   bool // there is none yet
-			Devices  []string
-		}{problems(problem), errors.Is(problem, ErrNoMeters), waitsForBroker(problem), o.devices()})
-		if err != nil {
+		if err := explanation(problem, o.devices()).Render(&b); err != nil {
 			http.Error(w, "The page cannot be made.", http.StatusInternalServerError)
 			return
 		}
@@ -111,6 +106,60 @@ func (o Options) explainer(problem error) http.Handler {
 		_, _ = w.Write(b.Bytes())
 	})
 	return mux
+}
+
+// explanation is the page.
+func explanation(problem error, devices []string) gomponents.Node {
+	main := []gomponents.Node{whatToDo(problem), html.H2(gomponents.Text("Serial devices here"))}
+	if len(devices) > 0 {
+		main = append(main, html.Ul(gomponents.Map(devices, func(name string) gomponents.Node {
+			return html.Li(html.Code(gomponents.Text(name)))
+		})))
+	} else {
+		main = append(main, soft("None that has a lasting name. Plug the optical head in; it appears here within seconds."))
+	}
+	main = append(main, soft("This page renews itself."))
+	return html.Doctype(html.HTML(html.Lang("en"),
+		html.Head(
+			html.Meta(html.Charset("utf-8")),
+			html.Meta(html.Name("viewport"), html.Content("width=device-width, initial-scale=1")),
+			html.Meta(gomponents.Attr("http-equiv", "refresh"), html.Content("15")),
+			html.TitleEl(gomponents.Text("kmp2mqtt: something to do first")),
+			html.StyleEl(gomponents.Raw(explainCSS)),
+		),
+		html.Body(html.Main(main...)),
+	))
+}
+
+func soft(text string) gomponents.Node {
+	return html.P(html.Class("soft"), gomponents.Text(text))
+}
+
+// whatToDo is what the owner has to do first.
+func whatToDo(problem error) gomponents.Node {
+	text, b, code := gomponents.Text, func(s string) gomponents.Node { return html.B(gomponents.Text(s)) }, func(s string) gomponents.Node { return html.Code(gomponents.Text(s)) }
+	if errors.Is(problem, ErrNoMeters) {
+		return gomponents.Group{
+			html.H1(text("Name your first meter")),
+			html.Ol(
+				html.Li(text("Plug the optical head in and put it on the meter.")),
+				html.Li(text("In Home Assistant open this app's "), b("Configuration"), text(" and add an entry under "), b("Meters"), text(": a name such as "),
+					code("house"), text(", and the head's device, or the address of a serial server under "), b("URL"), text(".")),
+				html.Li(text("Save, and restart the app. This page then shows the meter.")),
+			),
+		}
+	}
+	title := "The app cannot start like this"
+	end := html.P(text("In Home Assistant open this app's "), b("Configuration"), text(", correct it, save, and restart the app."))
+	if waitsForBroker(problem) {
+		title = "Waiting for an MQTT broker"
+		end = html.P(text("Nothing else is needed: the app goes on by itself when the broker is there."))
+	}
+	return gomponents.Group{
+		html.H1(text(title)),
+		html.Ul(gomponents.Map(problems(problem), func(line string) gomponents.Node { return html.Li(text(line)) })),
+		end,
+	}
 }
 
 // admits says whether somebody may see the page.
