@@ -135,8 +135,9 @@ type view struct {
 	Bridge  Bridge
 	Cards   []card
 	Many    bool     // the cards are closed
+	Trouble int      // meters that need somebody
 	One     bool     // one of several meters was asked for
-	Others  []card   // in the view of one meter, all of them
+	All     []card   // in the view of one meter, too
 	Frames  []frame  // the expert's, newest first
 	Setting []string // names of Bridge.Settings in order
 }
@@ -152,7 +153,11 @@ func look(src Source, r *http.Request) view {
 		c := newCard(i, m, v.Now)
 		c.Base = v.Base
 		v.Cards = append(v.Cards, c)
+		if c.Trouble {
+			v.Trouble++
+		}
 	}
+	v.All = v.Cards
 	name := cmp.Or(q.Get("part"), q.Get("meter"))
 	if name == "" && v.View != viewValues && len(v.Cards) > 0 {
 		name = v.Cards[0].Name
@@ -163,7 +168,7 @@ func look(src Source, r *http.Request) view {
 			v.Unknown = name
 			return v
 		}
-		v.One, v.Others, v.Cards = len(v.Cards) > 1, v.Cards, v.Cards[i:i+1]
+		v.One, v.Cards = len(v.All) > 1, v.All[i:i+1]
 	}
 	v.Many = len(v.Cards) > fewMeters
 	if v.View == viewExpert {

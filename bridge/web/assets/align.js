@@ -1,5 +1,5 @@
 // A head is aligned: the program reads the meter a few times a second and tells each read.
-import { api, clock, make } from './common.js';
+import { api, clock, make, refusal } from './common.js';
 
 const section = document.querySelector('[data-align]');
 const byId = (id) => document.getElementById(id);
@@ -126,8 +126,7 @@ async function run() {
         else if (event === 'summary') end ||= data.locked ? 'The head sits. Done.' : data.reads ? `${data.title}. ${data.next_step}` : data.title;
       });
     } else {
-      const body = await r.json().catch(() => ({}));
-      end = `Not now: ${body.detail || body.error || `status ${r.status}`}`;
+      end = `Not now: ${await refusal(r)}`;
     }
     end ||= 'The connection to kmp2mqtt has ended.';
   } catch (e) {

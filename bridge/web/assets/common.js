@@ -80,6 +80,15 @@ export function clock(d) {
   return d.toDateString() === new Date().toDateString() ? time : `${day(d)} ${time}`;
 }
 
+// refusal is why the program refused something, and when it may be asked again.
+export async function refusal(response) {
+  const body = await response.json().catch(() => ({}));
+  const why = body.error || body.detail || `the program answered with status ${response.status}`;
+  const wait = Number(response.headers.get('Retry-After')) * 1000;
+  const when = wait ? ` It may be asked again at ${clock(new Date(Date.now() + wait))}, in ${spell(wait)}.` : '';
+  return `${why.replace(/;? try again in \S+$/, '').replace(/\.$/, '')}.${when}`;
+}
+
 // make builds an element; children are elements and texts.
 export function make(name, attributes, ...children) {
   const e = document.createElement(name);

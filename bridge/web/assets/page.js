@@ -1,6 +1,6 @@
 // Makes the page live. The server renders; when a meter has news, its card is fetched again
 // and what has changed in it is put in place.
-import { api, at, clock, convert, now, setNow, setUnit, spell, unit } from './common.js';
+import { api, at, clock, convert, now, refusal, setNow, setUnit, spell, unit } from './common.js';
 
 const view = document.documentElement.dataset.view;
 const byId = (id) => document.getElementById(id);
@@ -184,14 +184,12 @@ async function read(form) {
   tell('Asking the meter …', false);
   try {
     const r = await fetch(api(card.dataset.meter, 'read'), { method: 'POST' });
-    const body = await r.json().catch(() => ({}));
-    const wait = Number(r.headers.get('Retry-After')) * 1000;
     if (r.ok) {
+      const { data } = await r.json();
       replace(await get(`?part=${encodeURIComponent(card.dataset.meter)}`));
-      tell(`The meter answered at ${clock(new Date(body.data?.time || Date.now()))}${summary(card) ? `: ${summary(card)}` : ''}.`, false);
+      tell(`The meter answered at ${clock(new Date(data?.time || Date.now()))}${summary(card) ? `: ${summary(card)}` : ''}.`, false);
     } else {
-      const why = (body.error || body.detail || `the program answered with status ${r.status}`).replace(/;? try again in \S+$/, '');
-      tell(`${r.status === 429 ? 'Not now' : 'The meter could not be read'}: ${why}.${wait ? ` It may be asked again at ${clock(new Date(Date.now() + wait))}, in ${spell(wait)}.` : ''}`, true);
+      tell(`${r.status === 429 ? 'Not now' : 'The meter could not be read'}: ${await refusal(r)}`, true);
     }
   } catch {
     tell('kmp2mqtt does not answer. Is it running, and is the network there?', true);
