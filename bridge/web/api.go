@@ -115,7 +115,6 @@ func (w *window) read(rw http.ResponseWriter, r *http.Request) {
 		refused.write(rw, r)
 		return
 	}
-	wait(rw)
 	response, err := w.source.Read(r.Context(), r.PathValue("name"), request)
 	if err != nil && len(response) == 0 {
 		w.failed(rw, r, err)
@@ -141,11 +140,6 @@ func body(r *http.Request) ([]byte, *refusal) {
 		return nil, &refusal{status: http.StatusUnsupportedMediaType, detail: "the body must be application/json"}
 	}
 	return b, nil
-}
-
-// wait lets a request take longer than its coming was given.
-func wait(rw http.ResponseWriter) {
-	_ = http.NewResponseController(rw).SetReadDeadline(time.Time{}) // a recorder in a test has none
 }
 
 // status is how an error of the source is told.
@@ -268,7 +262,6 @@ func (w *window) bundle(rw http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead {
 		return
 	}
-	wait(rw)
 	to := &started{Writer: rw}
 	err := w.source.Recording(r.Context(), m.Name, to)
 	switch {

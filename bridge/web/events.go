@@ -184,7 +184,6 @@ type stream struct {
 
 // newStream begins an answer that is a stream.
 func newStream(rw http.ResponseWriter) *stream {
-	wait(rw)
 	rw.Header().Set("Content-Type", "text/event-stream")
 	rw.Header().Set("X-Accel-Buffering", "no") // a proxy must not collect
 	rw.WriteHeader(http.StatusOK)
@@ -261,7 +260,6 @@ func (w *window) align(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer w.streams.Add(-1)
-	wait(rw)
 
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()

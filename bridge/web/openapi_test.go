@@ -445,6 +445,23 @@ func TestDescription(t *testing.T) {
 	}
 }
 
+// The page about the API names each route.
+func TestRoutesPage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range (&window{source: newFake(fakeTime)}).routes() {
+		if r.media != "" && !bytes.Contains(page, []byte("| `"+r.method+" "+r.path)) {
+			t.Errorf("docs/api.md does not name %s %s", r.method, r.path)
+		}
+	}
+	reasons := lateness(newFake(time.Now()), time.Now())
+	if example, _ := json.Marshal(reasons); !bytes.Contains(page, example) {
+		t.Errorf("docs/api.md does not have %s", example)
+	}
+}
+
 // The check of the description finds what is wrong.
 func TestDescriptionCheck(t *testing.T) {
 	d := readDescription(t)

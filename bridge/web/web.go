@@ -169,7 +169,7 @@ func Listen(ctx context.Context, cfg Config, src Source) (*Server, error) {
 
 func newServer(cfg Config, src Source, l net.Listener) *Server {
 	ctx, stop := context.WithCancel(context.Background()) // Run's context ends before what is on its way
-	s := &Server{stop: stop, listener: &listener{Listener: l, free: cfg.Ingress, peers: map[netip.Addr]int{}}}
+	s := &Server{stop: stop, listener: &listener{Listener: l, free: cfg.Ingress.Unmap(), peers: map[netip.Addr]int{}}}
 	s.http = http.Server{
 		Handler:                      Handler(cfg, src),
 		ReadHeaderTimeout:            headerTimeout,
