@@ -455,7 +455,6 @@ func (p program) app(ctx context.Context, args []string) error {
 // what is to be known about it on standard error.
 func (p program) migrate(_ context.Context, args []string) error {
 	fs, asJSON := newFlags("migrate")
-	environment := fs.Bool("env", false, "take the settings from this program's environment as well")
 	args, err := p.parse(fs, args, 1, 20)
 	if err != nil {
 		return err
@@ -473,10 +472,8 @@ func (p program) migrate(_ context.Context, args []string) error {
 		files = append(files, former.File{Name: name, Content: f})
 	}
 	var environ []string
-	if *environment {
+	if len(files) == 0 { // as in the reader's own container
 		environ = p.environ
-	} else if len(files) == 0 {
-		return usagef("which file has the settings of %s? With -env they come from the environment", args[0])
 	}
 	m, err := former.Migrate(args[0], environ, files...)
 	if err != nil {
