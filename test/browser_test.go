@@ -107,7 +107,7 @@ func TestPageManyMeters(t *testing.T) {
 func TestPageBehindIngress(t *testing.T) {
 	t.Parallel()
 	const prefix = "/api/hassio_ingress/a1B2-c3"
-	_, page := pageOf(t, "METERS=house="+livelyMeter, "HTTP_INGRESS="+host, "HTTP_USERNAME=owner", "HTTP_PASSWORD=s3cret")
+	_, page := pageOf(t, "METERS=house="+livelyMeter, "DATA_DIR="+t.TempDir(), "HTTP_INGRESS="+host, "HTTP_USERNAME=owner", "HTTP_PASSWORD=s3cret")
 	target, err := url.Parse(page)
 	if err != nil {
 		t.Fatal(err)
@@ -134,7 +134,7 @@ func TestPageBehindIngress(t *testing.T) {
 
 func TestPageWithPassword(t *testing.T) {
 	t.Parallel()
-	_, page := pageOf(t, "METERS=house="+livelyMeter, "HTTP_USERNAME=owner", "HTTP_PASSWORD=s3cret and long")
+	_, page := pageOf(t, "METERS=house="+livelyMeter, "DATA_DIR="+t.TempDir(), "HTTP_USERNAME=owner", "HTTP_PASSWORD=s3cret and long")
 	browse(t, []string{"PAGE_USERNAME=owner", "PAGE_PASSWORD=s3cret and long", "SECRET=s3cret and long"}, page, nil, "values", "charts", "expert", "read", "password")
 }
 
