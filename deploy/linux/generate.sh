@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes, in deploy/linux/generated, what the packages take from the sources: the settings file, the manual page, the
-# change log and the copyright. .goreleaser.yaml runs it before it builds.
+# change log, the copyright, and scripts and documents with the time of the commit. .goreleaser.yaml runs it before it builds.
 #
 #   MAINTAINER="Name <address>" deploy/linux/generate.sh VERSION SECONDS
 #
@@ -15,6 +15,7 @@ cd "$(dirname "$0")/../.."
 version=$1
 date=$(date --utc --date "@$2" +%Y-%m-%d)
 out=deploy/linux/generated
+rm -rf $out
 mkdir -p $out
 
 # .env.example, with METERS as a comment: a package must not open the first serial port it finds.
@@ -88,3 +89,7 @@ Comment:
 EOF
   sed 's/^$/./; s/^/ /' NOTICE
 } >$out/copyright
+
+# Packages keep the times of their scripts and documents.
+cp -R deploy/linux/deb deploy/linux/rpm deploy/linux/apk docs $out
+find $out -exec touch --date "@$2" {} +
