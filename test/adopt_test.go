@@ -5,6 +5,7 @@ package test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"syscall"
@@ -152,10 +153,7 @@ func TestAdopt(t *testing.T) {
 // the announcements of what the bridge reads.
 func checkAdopted(t *testing.T, before, after map[string]string) {
 	t.Helper()
-	want := make(map[string]string)
-	for topic, payload := range before {
-		want[topic] = payload
-	}
+	want := maps.Clone(before)
 	for _, name := range []string{"energy", "volume", "temp1"} {
 		if want[oldTopic(name)] == "" {
 			t.Errorf("%s was not announced", name)

@@ -434,8 +434,8 @@ type maker struct {
 
 // migrating reports whether Home Assistant has been told to let go of an entity.
 func migrating(payload []byte) bool {
-	var o map[string]any
-	return json.Unmarshal(payload, &o) == nil && len(o) == 1 && o["migrate_discovery"] == true
+	var o map[string]bool
+	return json.Unmarshal(payload, &o) == nil && len(o) == 1 && o["migrate_discovery"]
 }
 
 // decodeDevice reads an announcement of the bridge: its entities by unique id. False when it is

@@ -33,9 +33,7 @@ var errPower = errors.New("the power has failed")
 
 func newHouse() *house {
 	h := &house{kept: map[string]string{"kmp2mqtt/bridge/state": "online"}, announces: map[string]string{}, budget: -1}
-	for topic, payload := range oldReader("energy", "volume", "temp1", "minflowDate_m") {
-		h.kept[topic] = payload
-	}
+	maps.Copy(h.kept, oldReader("energy", "volume", "temp1", "minflowDate_m"))
 	h.announce("80123456", "kamstrup_energy GJ", "kamstrup_volume m³", "kamstrup_temp1 °C", "kamstrup_minflowDate_m ", "kmp_80123456_power kW")
 	return h
 }
