@@ -3,9 +3,9 @@
 package test
 
 import (
-	"flag"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -19,8 +19,6 @@ import (
 	"testing"
 	"time"
 )
-
-var screenshots = flag.Bool("screenshots", false, "write the screenshots of the page to docs")
 
 // livelyMeter is a simulated meter whose day passes in five minutes and that has kept no
 // hours before.
@@ -114,6 +112,7 @@ func TestPageBehindIngress(t *testing.T) {
 	}
 	proxy := &httputil.ReverseProxy{
 		FlushInterval: -1,
+		ErrorLog:      log.New(io.Discard, "", 0), // a browser that leaves a page breaks its streams off
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
 			r.Out.URL.Path = "/" + strings.TrimPrefix(strings.TrimPrefix(r.In.URL.Path, prefix), "/")
@@ -197,7 +196,7 @@ func (h *head) carry(near net.Conn, meter string) {
 	}
 	defer far.Close()
 	go func() {
-		io.Copy(far, near)
+		io.Copy(far, near) //nolint:errcheck // the end of a connection
 		far.Close()
 	}()
 	p := make([]byte, 512)
@@ -207,7 +206,9 @@ func (h *head) carry(near net.Conn, meter string) {
 			return
 		}
 		if h.on.Load() {
-			near.Write(p[:n])
+			if _, err := near.Write(p[:n]); err != nil {
+				return
+			}
 		}
 	}
 }

@@ -91,7 +91,8 @@ func TestPageStates(t *testing.T) {
 				m.Availability, m.Condition = "offline", class(diagnosis.Asleep)
 				m.Diagnostics = []byte(`{"last_error":"kmp: no reply"}`)
 			}), "", 200,
-			[]string{"Offline", asleep.Title, html.EscapeString(asleep.Text), "What to do:", html.EscapeString(asleep.NextStep), "kmp: no reply", "227.445"}, nil,
+			[]string{"Offline", asleep.Title, html.EscapeString(asleep.Text), "What to do:", html.EscapeString(asleep.NextStep), "kmp: no reply", "227.445"},
+			nil,
 		},
 		{
 			"never read", one(func(m *Meter) {
@@ -102,7 +103,8 @@ func TestPageStates(t *testing.T) {
 		},
 		{
 			"no budget", one(func(m *Meter) { m.Budget, m.Today = 0, battery.Day{Reads: 1} }), "", 200,
-			[]string{"<b>1</b> reading today, no limit set"}, []string{"of today"},
+			[]string{"<b>1</b> reading today, no limit set"},
+			[]string{"of today"},
 		},
 		{"the broker is away", away, "", 200, []string{`class="bridge bad"`, "The broker is away; 12 messages wait for it"}, []string{"Connected to the broker"}},
 		{"no meter", street(0), "", 200, []string{"No meter yet", "METERS="}, nil},
@@ -124,7 +126,8 @@ func TestPageStates(t *testing.T) {
 				"House: for experts", "MULTICAL 403, software F1", "tcp://192.0.2.7:2001", "42 s behind", "api/v1/meters/house/bundle", "passwords are not",
 				"from the meter", `data-copy="kmp2mqtt decode 40 3F FF"`, "to the meter", "GetSerialNo (02)",
 				"<td class=\"n\">60</td><td>energy</td><td>GJ</td>", "1.2.3", "12.0 MB", "METERS", "MQTT_PASSWORD", "(redacted)", "metrics",
-			}, nil,
+			},
+			nil,
 		},
 	}
 	for _, tt := range tests {
