@@ -16,8 +16,9 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN --mount=type=cache,target=/go/pkg/mod go mod download
 COPY . .
-# An empty directory: what the image has of the kind is made from it.
-RUN mkdir /empty
+# The image's directories that can be written to. /data: what must survive a restart; mount a volume there, a new one
+# takes over owner and mode. /tmp: for the demo; with --read-only mount a tmpfs there, or run no demo.
+RUN install -d -m 1777 /directories/tmp && install -d -o 65532 -g 65532 -m 700 /directories/data
 ARG TARGETOS TARGETARCH TARGETVARIANT
 ARG VERSION COMMIT
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
@@ -35,10 +36,7 @@ LABEL org.opencontainers.image.title="kmp2mqtt" \
 # Who may sign the certificate of a broker or of Home Assistant, unless MQTT_CA_FILE says so. Time zones are in the program.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY LICENSE NOTICE /usr/share/doc/kmp2mqtt/
-# Where the demo keeps its data. With --read-only mount a tmpfs here, or run no demo.
-COPY --from=build --chmod=1777 /empty /tmp
-# What must survive a restart. Mount a volume here; a new one takes over the directory's owner.
-COPY --from=build --chown=65532:65532 --chmod=700 /empty /data
+COPY --from=build /directories/ /
 COPY --from=build /kmp2mqtt /usr/local/bin/kmp2mqtt
 ENV DATA_DIR=/data
 USER 65532:65532

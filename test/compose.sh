@@ -171,7 +171,7 @@ for name in PAGE DEMO BROKER NODERED GRAFANA PROMETHEUS; do
 done
 
 echo "== alone, without compose"
-alone=$(docker run --detach --read-only --cap-drop ALL --network none --tmpfs /tmp:mode=1777 kmp2mqtt demo)
+alone=$(docker run --detach --read-only --cap-drop ALL --network none --tmpfs /tmp kmp2mqtt demo)
 
 echo "== first start"
 # A user of a broker that was set up before passwords were made by themselves.
@@ -201,8 +201,8 @@ docker compose kill --signal HUP mosquitto
 await broker 5 -u former -P old-secret
 
 echo "== health"
-alive() { docker compose exec -T kmp2mqtt-demo /usr/local/bin/kmp2mqtt health; }
-ready() { docker compose exec -T kmp2mqtt-demo /usr/local/bin/kmp2mqtt health -ready; }
+alive() { docker compose exec -T kmp2mqtt-demo kmp2mqtt health; }
+ready() { docker compose exec -T kmp2mqtt-demo kmp2mqtt health -ready; }
 alive
 await ready
 docker compose stop --timeout 5 mosquitto
@@ -290,6 +290,7 @@ cat >>.env <<END
 SERIAL_GID=$(stat -c %g "$port")
 METERS=line=$port?interval=5s
 END
+docker compose run --rm -T kmp2mqtt check
 docker compose up --detach --wait
 expect '"energy_' -R -t kmp2mqtt/line
 confined kmp2mqtt
@@ -373,5 +374,25 @@ page 401 "http://$(address kmp2mqtt 8099)/" --user "kmp2mqtt:$(password page)"
 page 200 "http://$(address kmp2mqtt 8099)/" --user 'anna:for the page'
 url=http://$(address grafana 3000)
 page 200 "$url/api/dashboards/uid/kmp2mqtt" --user "$admin"
+
+echo "== backup"
+docker compose run --rm -T passwords show >"$work/before"
+docker compose stop --timeout 5
+for volume in kmp2mqtt-data passwords; do
+  docker run --rm --network none --volume "${COMPOSE_PROJECT_NAME}_$volume:/from:ro" --volume "$work":/to debian:bookworm-slim \
+    tar -czf "/to/$volume.tar.gz" -C /from .
+done
+docker compose "${all[@]}" down --volumes --timeout 5
+for volume in kmp2mqtt-data passwords; do
+  docker run --rm --network none --volume "${COMPOSE_PROJECT_NAME}_$volume:/to" --volume "$work":/from:ro debian:bookworm-slim \
+    tar -xzf "/from/$volume.tar.gz" -C /to
+done
+docker compose up --detach --wait
+docker compose run --rm -T passwords show >"$work/after"
+cmp "$work/before" "$work/after" || fail "the passwords are others than in the backup"
+broker 0 -u homeassistant -P "$secret"
+docker compose cp kmp2mqtt:/data/kmp2mqtt.json "$work/kept.json"
+grep -o '"meter/80123456"' "$work/kept.json" || fail "the backup does not hold the meter: $(head -c 300 "$work/kept.json")"
+expect '"energy_' -R -t kmp2mqtt/line
 
 echo "1 passed, 0 failed"
