@@ -4,8 +4,9 @@
 VERSION ?= $(shell git describe --tags --dirty 2>/dev/null)
 COMMIT  ?= $(shell git rev-parse --short HEAD 2>/dev/null)
 LDFLAGS  = -s -w $(if $(VERSION),-X main.version=$(VERSION)) $(if $(COMMIT),-X main.commit=$(COMMIT))
-# Without HTTP/2, which nothing here speaks: 350 kB less.
-BUILD    = CGO_ENABLED=0 go build -tags nethttpomithttp2 -trimpath -ldflags '$(LDFLAGS)'
+# Without HTTP/2, which nothing here speaks: 350 kB less. What others wrote is not inlined, for it does not have to be
+# fast: 1.1 MB less, on disk and in memory. Dockerfile and .goreleaser.yaml have the same flags.
+BUILD    = CGO_ENABLED=0 go build -tags nethttpomithttp2 -trimpath -gcflags all=-l -gcflags kmp2mqtt/...= -ldflags '$(LDFLAGS)'
 LINT     = go tool -modfile=tools/go.mod golangci-lint
 FUZZTIME = 2s
 WEEKS    = ^(TestWeek|TestLogs(Budget|ClockSet|OfWhom|WrongClock|DriftingClock|LongOutage))

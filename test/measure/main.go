@@ -51,7 +51,7 @@ func measure() error {
 	}
 	defer os.RemoveAll(dir)
 	binary := filepath.Join(dir, "kmp2mqtt")
-	build := exec.Command("go", "build", "-tags", "nethttpomithttp2", "-trimpath", "-ldflags", "-s -w", "-o", binary, ".")
+	build := exec.Command("go", "build", "-tags", "nethttpomithttp2", "-trimpath", "-gcflags", "all=-l", "-gcflags", "kmp2mqtt/...=", "-ldflags", "-s -w", "-o", binary, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
