@@ -109,7 +109,7 @@ func TestPageStates(t *testing.T) {
 		{"the broker is away", away, "", 200, []string{`class="bridge bad"`, "The broker is away; 12 messages wait for it"}, []string{"Connected to the broker"}},
 		{"no meter", street(0), "", 200, []string{"No meter yet", "METERS="}, nil},
 		{"no meter to align", street(0), "?view=align", 200, []string{"No meter yet"}, nil},
-		{"some meters", few, "", 200, []string{"3 meters", "Flat 0", "Flat 1", "Flat 2"}, []string{"<details class=\"card\"", "All 3 meters"}},
+		{"some meters", few, "", 200, []string{"<title>3 meters", "<h1", "Flat 0", "Flat 1", "Flat 2"}, []string{"<details class=\"card\"", "All 3 meters"}},
 		{"one of some", few, "?meter=flat1", 200, []string{"<title>Flat 1", "All 3 meters", "Flat 1"}, []string{"Flat 0", "Flat 2"}},
 		{"many meters", many, "", 200, []string{"100 meters, 1 in trouble", `<details class="card" data-meter="flat0"`, "Flat 7", asleep.Title, `data-meter="flat99"`, `href="?meter=flat99"`}, []string{"Read now"}},
 		{"part", many, "?part=flat7", 200, []string{"flat7-row", asleep.Title, "Read now"}, []string{"<html", "flat8"}},

@@ -52,6 +52,12 @@ function level(percent, locks) {
   gauge.classList.toggle('locked', locks);
 }
 
+// dots are the last 20 reads, the newest on the right.
+function dots() {
+  const still = Array.from({ length: 20 - answers.length }, () => make('li'));
+  byId('dots').replaceChildren(...still, ...answers.map((yes) => make('li', { class: yes ? 'yes' : 'no' })));
+}
+
 function show({ sample, frames }) {
   began = true;
   const percent = Math.round((100 * sample.good) / Math.max(sample.of, FULL)); // the first reads alone are no 100 %
@@ -67,7 +73,7 @@ function show({ sample, frames }) {
   const better = sample.code === 'ok' && !locked;
   verdict(locked ? 'Locked: the head sits' : better ? 'It answers. Hold it still …' : words[sample.code] || `No answer (${sample.code})`);
   answers = [...answers, sample.code === 'ok'].slice(-20);
-  byId('dots').replaceChildren(...answers.map((yes) => make('li', { class: yes ? 'yes' : 'no' })));
+  dots();
   byId('echo').textContent = sample.echo ? 'heard' : 'not heard';
   byId('byte').textContent = sample.first_byte_s === null ? 'none came' : `${Math.round(sample.first_byte_s * 1000)} ms`;
   byId('run').textContent = `${Math.min(sample.row, 999)}`;
@@ -111,6 +117,7 @@ async function run() {
   const until = Date.now() + parseInt(length, 10) * 1000;
   locked = began = false;
   answers = [];
+  dots();
   button.textContent = 'Stop';
   byId('length').disabled = true;
   level(0, false);
@@ -155,5 +162,6 @@ byId('drive').addEventListener('submit', (e) => {
   wake();
   run();
 });
+dots();
 document.addEventListener('visibilitychange', () => { if (stop && !document.hidden) wake(); });
 addEventListener('pagehide', () => stop?.());

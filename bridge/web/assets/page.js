@@ -76,6 +76,8 @@ function replace(fresh) {
       const text = value.querySelector('b').textContent;
       if (was && (was.dataset.text ?? was.querySelector('b').textContent) !== text) value.classList.add('changed');
     }
+    const chip = e.querySelector('.chip')?.textContent;
+    if (chip && chip !== old.querySelector('.chip')?.textContent) say(`${fresh.querySelector('.card-title').textContent}: ${chip}`);
     dress(e);
     old.replaceWith(e);
     if (held) byId(held)?.querySelector('button, a')?.focus({ preventScroll: true });
