@@ -83,7 +83,7 @@ func TestAdopt(t *testing.T) {
 
 			plan := adopt(t, settings)
 			if status := plan.status(t); status != 0 || !strings.Contains(plan.out.String(), "with -yes it adopts 3") ||
-				!strings.Contains(plan.out.String(), "register 145 min_power_month is not read") ||
+				!strings.Contains(plan.out.String(), "register 145 min_power_month, not read") ||
 				short == strings.Contains(plan.out.String(), "it was shown in kWh, the meter sends GJ") {
 				t.Errorf("status %d: %s", status, plan.out.String())
 			}

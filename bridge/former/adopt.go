@@ -25,6 +25,9 @@ const undoLimit = 5 * time.Second
 // 2024.12 and newer).
 const migrate = `{"migrate_discovery": true}`
 
+// unreadNote tells what to do about entities whose registers are not read.
+const unreadNote = "What is not read has no entity: add its register to REGISTERS (or to the meter's option registers), and run this again."
+
 var (
 	// ErrNoBridge says that no bridge answers: nothing has been changed, or all of it is restored.
 	ErrNoBridge = errors.New("no bridge answers; it must run while its entities are adopted")
@@ -348,6 +351,9 @@ func (r *run) report() Report {
 	nothing := len(report.Entities) == report.Count(StateUnknown)
 	announces := r.announces()
 	report.Done = nothing || ready == 0 && announces
+	if report.Count(StateUnread) > 0 && announces {
+		report.Notes = append(report.Notes, unreadNote)
+	}
 	switch {
 	case nothing:
 		report.Notes = append(report.Notes, "There is nothing to adopt: this broker keeps no announcement of WobwobRt's reader.")

@@ -350,13 +350,14 @@ func TestReportText(t *testing.T) {
 		}
 		want := `METERS=house=/dev/ttyUSB0?entities=wobwobrt
 
-kamstrup_energy                  register 60 energy of kmp_80123456
-                                   it was shown in kWh, the meter sends GJ: its statistics make one false step, which Home Assistant lets you correct under Developer tools > Statistics
-kamstrup_foo                     no register is known for it: it stays as it is
-kamstrup_hourcounter             register 1004 operating_hours is not read: add it to REGISTERS (or the meter's option registers), then run this again
-kamstrup_minflowDate_m           register 140 min_flow_month_date of kmp_80123456
-kamstrup_temp1                   register 86 supply_temperature of kmp_80123456
-kamstrup_volume                  register 68 volume of kmp_80123456
+kamstrup_energy         register 60 energy of kmp_80123456
+                          it was shown in kWh, the meter sends GJ: its statistics make one false step, which Home Assistant lets you correct under Developer tools > Statistics
+kamstrup_foo            no register is known for it: it stays as it is
+kamstrup_hourcounter    register 1004 operating_hours, not read
+kamstrup_minflowDate_m  register 140 min_flow_month_date of kmp_80123456
+kamstrup_temp1          register 86 supply_temperature of kmp_80123456
+kamstrup_volume         register 68 volume of kmp_80123456
+What is not read has no entity: add its register to REGISTERS (or to the meter's option registers), and run this again.
 Nothing has been changed; with -yes it adopts 4. Stop the old reader before: it announces its entities again whenever it starts.
 `
 		if diff := cmp.Diff(want, b.String()); diff != "" {

@@ -72,6 +72,9 @@ func GollesReport(registers []uint16) Report {
 		}
 		r.Entities = append(r.Entities, e)
 	}
+	if r.Count(StateUnread) > 0 {
+		r.Notes = append(r.Notes, unreadNote)
+	}
 	r.Notes = append(r.Notes, `"Heat Energy to Gas" has no successor: add the energy itself as a gas source, Home Assistant takes GJ, MWh and kWh there.`)
 	return r
 }

@@ -72,10 +72,14 @@ func (r Report) WriteText(w io.Writer) error {
 	if len(r.Steps) > 0 && len(r.Entities) > 0 {
 		fmt.Fprintln(b)
 	}
+	width := 0
 	for _, e := range r.Entities {
-		fmt.Fprintf(b, "%-32s %s\n", e.name(), e.says())
+		width = max(width, len(e.name()))
+	}
+	for _, e := range r.Entities {
+		fmt.Fprintf(b, "%-*s  %s\n", width, e.name(), e.says())
 		if e.Warning != "" {
-			fmt.Fprintf(b, "%-32s   %s\n", "", e.Warning)
+			fmt.Fprintf(b, "%-*s    %s\n", width, "", e.Warning)
 		}
 	}
 	for _, note := range r.Notes {
@@ -102,7 +106,7 @@ func (e Entity) says() string {
 	case StateAdopted:
 		return register + " of " + e.Device + ": adopted"
 	case StateUnread:
-		return register + " is not read: add it to REGISTERS (or the meter's option registers), then run this again"
+		return register + ", not read"
 	case StateFree:
 		return register
 	case StateUsed:
