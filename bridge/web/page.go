@@ -202,6 +202,7 @@ type card struct {
 	Tiles   []shown
 	Rest    []shown
 	Trouble bool   // the condition needs somebody
+	Head    bool   // to align the head may help
 	Error   string // of the newest reading, in the program's own words
 	Age     time.Duration
 	Wait    time.Duration // to the next reading; 0: it is due, or not known
@@ -227,6 +228,10 @@ func newCard(place int, m Meter, now time.Time) card {
 		c.State = m.Availability
 	}
 	c.Trouble = m.Condition.Code != diagnosis.OK && m.Condition.Code != diagnosis.NotRead && m.Condition.Code != ""
+	switch m.Condition.Code {
+	case diagnosis.Silent, diagnosis.EchoOnly, diagnosis.EchoMissing, diagnosis.Asleep, diagnosis.BadChecksums:
+		c.Head = m.Name != ""
+	}
 	if !m.Reading.IsZero() {
 		c.Age = max(0, now.Sub(m.Reading))
 	}

@@ -91,7 +91,7 @@ func TestPageStates(t *testing.T) {
 				m.Availability, m.Condition = "offline", class(diagnosis.Asleep)
 				m.Diagnostics = []byte(`{"last_error":"kmp: no reply"}`)
 			}), "", 200,
-			[]string{"Offline", asleep.Title, html.EscapeString(asleep.Text), "What to do:", html.EscapeString(asleep.NextStep), "kmp: no reply", "227.445"},
+			[]string{"Offline", asleep.Title, html.EscapeString(asleep.Text), "What to do:", html.EscapeString(asleep.NextStep), "kmp: no reply", `href="?view=align&amp;meter=house">Align the head`, "227.445"},
 			nil,
 		},
 		{
@@ -124,8 +124,8 @@ func TestPageStates(t *testing.T) {
 			}), "?view=expert", 200,
 			[]string{
 				"House: for experts", "MULTICAL 403, software F1", "tcp://192.0.2.7:2001", "42 s behind", "api/v1/meters/house/bundle", "passwords are not",
-				"from the meter", `data-copy="kmp2mqtt decode 40 3F FF"`, "to the meter", "GetSerialNo (02)",
 				"<td class=\"n\">60</td><td>energy</td><td>GJ</td>", "1.2.3", "12.0 MB", "METERS", "MQTT_PASSWORD", "(redacted)", "metrics",
+				"from the meter", `data-copy="kmp2mqtt decode 40 3F FF"`, "to the meter", "GetSerialNo (02)",
 			},
 			nil,
 		},
