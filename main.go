@@ -519,7 +519,12 @@ func (p program) adopt(ctx context.Context, args []string) error {
 		return usageError{err}
 	}
 	if err != nil {
-		return err
+		// What was restored has to be known also where somebody pressed Ctrl-C.
+		fmt.Fprintln(p.err, strings.TrimSpace(err.Error()))
+		if report.Setting != "" {
+			fmt.Fprintf(p.err, "The setting that it needs: %s\n", report.Setting)
+		}
+		return errors.New("nothing is adopted")
 	}
 	if *asJSON {
 		return p.printJSON(report)
