@@ -14,8 +14,7 @@ import (
 	"strings"
 	"time"
 
-	"maragu.dev/gomponents"
-	"maragu.dev/gomponents/html"
+	g "maragu.dev/gomponents"
 )
 
 //go:embed explain.css
@@ -109,55 +108,72 @@ func (o Options) explainer(problem error) http.Handler {
 }
 
 // explanation is the page.
-func explanation(problem error, devices []string) gomponents.Node {
-	main := []gomponents.Node{whatToDo(problem), html.H2(gomponents.Text("Serial devices here"))}
+func explanation(problem error, devices []string) g.Node {
+	main := []g.Node{whatToDo(problem), el("h2", txt("Serial devices here"))}
 	if len(devices) > 0 {
-		main = append(main, html.Ul(gomponents.Map(devices, func(name string) gomponents.Node {
-			return html.Li(html.Code(gomponents.Text(name)))
+		main = append(main, el("ul", g.Map(devices, func(name string) g.Node {
+			return el("li", el("code", txt(name)))
 		})))
 	} else {
 		main = append(main, soft("None that has a lasting name. Plug the optical head in; it appears here within seconds."))
 	}
 	main = append(main, soft("This page renews itself."))
-	return html.Doctype(html.HTML(html.Lang("en"),
-		html.Head(
-			html.Meta(html.Charset("utf-8")),
-			html.Meta(html.Name("viewport"), html.Content("width=device-width, initial-scale=1")),
-			html.Meta(gomponents.Attr("http-equiv", "refresh"), html.Content("15")),
-			html.TitleEl(gomponents.Text("kmp2mqtt: something to do first")),
-			html.StyleEl(gomponents.Raw(explainCSS)),
+	return g.Group{g.Raw("<!doctype html>"), el("html", attr("lang", "en"),
+		el("head",
+			el("meta", attr("charset", "utf-8")),
+			el("meta", attr("name", "viewport"), attr("content", "width=device-width, initial-scale=1")),
+			el("meta", attr("http-equiv", "refresh"), attr("content", "15")),
+			el("title", txt("kmp2mqtt: something to do first")),
+			el("style", g.Raw(explainCSS)),
 		),
-		html.Body(html.Main(main...)),
-	))
+		el("body", el("main", main...)),
+	)}
 }
 
-func soft(text string) gomponents.Node {
-	return html.P(html.Class("soft"), gomponents.Text(text))
+// el is an element with attributes and children. It is not inlined, which would take ten times
+// the space.
+//
+//go:noinline
+func el(name string, children ...g.Node) g.Node { return g.El(name, children...) }
+
+// attr is an attribute; its value is escaped.
+//
+//go:noinline
+func attr(name, value string) g.Node { return g.Attr(name, value) }
+
+// txt is text, escaped.
+//
+//go:noinline
+func txt(s string) g.Node { return g.Text(s) }
+
+func soft(text string) g.Node {
+	return el("p", attr("class", "soft"), txt(text))
 }
 
 // whatToDo is what the owner has to do first.
-func whatToDo(problem error) gomponents.Node {
-	text, b, code := gomponents.Text, func(s string) gomponents.Node { return html.B(gomponents.Text(s)) }, func(s string) gomponents.Node { return html.Code(gomponents.Text(s)) }
+func whatToDo(problem error) g.Node {
+	b := func(s string) g.Node { return el("b", txt(s)) }
+	code := func(s string) g.Node { return el("code", txt(s)) }
 	if errors.Is(problem, ErrNoMeters) {
-		return gomponents.Group{
-			html.H1(text("Name your first meter")),
-			html.Ol(
-				html.Li(text("Plug the optical head in and put it on the meter.")),
-				html.Li(text("In Home Assistant open this app's "), b("Configuration"), text(" and add an entry under "), b("Meters"), text(": a name such as "),
-					code("house"), text(", and the head's device, or the address of a serial server under "), b("URL"), text(".")),
-				html.Li(text("Save, and restart the app. This page then shows the meter.")),
+		return g.Group{
+			el("h1", txt("Name your first meter")),
+			el("ol",
+				el("li", txt("Plug the optical head in and put it on the meter.")),
+				el("li", txt("In Home Assistant open this app's "), b("Configuration"), txt(" and add an entry under "), b("Meters"), txt(": a name such as "),
+					code("house"), txt(", and the head's device, or the address of a serial server under "), b("URL"), txt(".")),
+				el("li", txt("Save, and restart the app. This page then shows the meter.")),
 			),
 		}
 	}
 	title := "The app cannot start like this"
-	end := html.P(text("In Home Assistant open this app's "), b("Configuration"), text(", correct it, save, and restart the app."))
+	end := el("p", txt("In Home Assistant open this app's "), b("Configuration"), txt(", correct it, save, and restart the app."))
 	if waitsForBroker(problem) {
 		title = "Waiting for an MQTT broker"
-		end = html.P(text("Nothing else is needed: the app goes on by itself when the broker is there."))
+		end = el("p", txt("Nothing else is needed: the app goes on by itself when the broker is there."))
 	}
-	return gomponents.Group{
-		html.H1(text(title)),
-		html.Ul(gomponents.Map(problems(problem), func(line string) gomponents.Node { return html.Li(text(line)) })),
+	return g.Group{
+		el("h1", txt(title)),
+		el("ul", g.Map(problems(problem), func(line string) g.Node { return el("li", txt(line)) })),
 		end,
 	}
 }

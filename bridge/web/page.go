@@ -7,9 +7,7 @@ import (
 	"embed"
 	"encoding/hex"
 	"encoding/json"
-	"html/template"
 	"io/fs"
-	"maps"
 	"mime"
 	"net/http"
 	"path"
@@ -18,10 +16,12 @@ import (
 	"strings"
 	"time"
 
+	g "maragu.dev/gomponents"
+
 	"kmp2mqtt/kmp/diagnosis"
 )
 
-// embedded is the page's templates and what they load. Nothing changes it.
+// embedded is what the page loads. Nothing changes it.
 //
 //go:embed assets
 var embedded embed.FS
@@ -47,27 +47,18 @@ const (
 // It works without JavaScript, which makes it live and draws.
 func page(src Source) http.Handler {
 	files := hashes()
-	templates := template.Must(template.New("page").Funcs(template.FuncMap{
-		"asset":   func(name string) string { return "assets/" + name + "?v=" + files[name] },
-		"stamp":   stamp,
-		"clock":   clock,
-		"unix":    time.Time.UnixMilli,
-		"percent": func(n int) string { return strconv.Itoa(min(max(n, 0), 100)) + "%" },
-		"every":   spell,
-		"drift":   drift,
-		"mebi":    func(n uint64) string { return strconv.FormatFloat(float64(n)/(1<<20), 'f', 1, 64) + " MB" },
-	}).ParseFS(embedded, "assets/*.html"))
+	asset := func(name string) string { return "assets/" + name + "?v=" + files[name] }
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		v, name := look(src, r), "page.html"
-		status := http.StatusOK
+		v := look(src, r)
+		status, shown := http.StatusOK, v.document
 		switch {
 		case v.Unknown != "":
 			status = http.StatusNotFound
 		case r.URL.Query().Get("part") != "":
-			name = "part"
+			shown = func(func(string) string) g.Node { return v.part() }
 		}
 		var b bytes.Buffer
-		if err := templates.ExecuteTemplate(&b, name, v); err != nil {
+		if err := shown(asset).Render(&b); err != nil {
 			http.Error(w, "web: "+err.Error(), http.StatusInternalServerError)
 			return
 		}
@@ -125,7 +116,7 @@ func hashes() map[string]string {
 	return sums
 }
 
-// view is the page at one moment, as the templates see it.
+// view is the page at one moment.
 type view struct {
 	Base    string // what links begin with behind an ingress, whose path may lack the slash at its end; else empty
 	View    string // viewValues, ...
@@ -133,12 +124,11 @@ type view struct {
 	Now     time.Time
 	Bridge  Bridge
 	Cards   []card
-	Many    bool     // the cards are closed
-	Trouble int      // meters that need somebody
-	One     bool     // one of several meters was asked for
-	All     []card   // in the view of one meter, too
-	Frames  []frame  // the expert's, newest first
-	Setting []string // names of Bridge.Settings in order
+	Many    bool    // the cards are closed
+	Trouble int     // meters that need somebody
+	One     bool    // one of several meters was asked for
+	All     []card  // in the view of one meter, too
+	Frames  []frame // the expert's, newest first
 }
 
 // look is what a request sees.
@@ -171,7 +161,6 @@ func look(src Source, r *http.Request) view {
 	}
 	v.Many = len(v.Cards) > fewMeters
 	if v.View == viewExpert {
-		v.Setting = slices.Sorted(maps.Keys(v.Bridge.Settings))
 		if name != "" {
 			v.Frames = newFrames(src.Frames(name))
 		}
