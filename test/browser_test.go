@@ -20,9 +20,9 @@ import (
 	"time"
 )
 
-// livelyMeter is a simulated meter whose day passes in five minutes and that has kept no
-// hours before.
-const livelyMeter = "sim://403?history=hour&speed=288&echo=true&empty-logs=true"
+// livelyMeter is a simulated meter whose day passes in five minutes. It remembers hours from
+// before.
+const livelyMeter = "sim://403?history=hour&speed=288&echo=true"
 
 // pageOf starts a bridge with a page, and returns it with the page's address.
 func pageOf(t *testing.T, settings ...string) (*process, string) {
@@ -37,7 +37,7 @@ func pageOf(t *testing.T, settings ...string) (*process, string) {
 // done by one of deeds.
 func browse(t *testing.T, env []string, page string, deeds map[string]func(), checks ...string) string {
 	t.Helper()
-	const patience = 3 * time.Minute // for all of them: a browser on a busy machine
+	const patience = 5 * time.Minute // for all of them: a browser on a busy machine
 	script, err := filepath.Abs("browser/checks.mjs")
 	if err != nil {
 		t.Fatal(err)

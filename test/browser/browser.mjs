@@ -8,7 +8,7 @@ const rules = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.
 
 // PATIENCE is how long a condition may take to come true, in milliseconds. It is no promise
 // about speed: the machine may be busy.
-export const PATIENCE = 30000;
+export const PATIENCE = 60000;
 
 export const launch = () => chromium.launch({
   executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
