@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	g "maragu.dev/gomponents"
@@ -501,9 +502,9 @@ func (c card) facts() g.Node {
 	if c.Revision != "" {
 		model += ", software " + c.Revision
 	}
-	reads := fmt.Sprintf("%d good", c.ReadsOK)
+	reads := []string{fmt.Sprintf("%d good", c.ReadsOK)}
 	for _, why := range slices.Sorted(maps.Keys(c.ReadsFailed)) {
-		reads += fmt.Sprintf(", %d %s", c.ReadsFailed[why], why)
+		reads = append(reads, fmt.Sprintf("%d %s", c.ReadsFailed[why], why))
 	}
 	echo, clock, since := "no", "not known", "Asked of the battery"
 	if c.Echo {
@@ -520,7 +521,7 @@ func (c card) facts() g.Node {
 		fact("Serial number", txt(cmp.Or(c.Serial, "not known yet"))),
 		fact("Line", code(c.Line)),
 		fact("Read every", txt(spell(c.Interval))),
-		fact("Readings since the start", txt(reads)),
+		fact("Readings since the start", txt(strings.Join(reads, ", "))),
 		fact("Checksum errors", txtf("%d", c.ChecksumErrors)),
 		fact("The head hears itself", txt(echo)),
 		fact("The meter’s clock", txt(clock)),
