@@ -48,7 +48,7 @@ func TestMain(m *testing.M) {
 func run(m *testing.M) int {
 	// Debian keeps daemons out of a user's path.
 	os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
-	for _, tool := range []string{"mosquitto", "mosquitto_sub", "mosquitto_pub", "mosquitto_passwd", "ser2net", "socat", "node", "stdbuf"} {
+	for _, tool := range []string{"mosquitto", "mosquitto_sub", "mosquitto_pub", "mosquitto_passwd", "ser2net", "socat", "node", "stdbuf", "prometheus", "promtool", "chromium"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			fmt.Fprintf(os.Stderr, "%v; run test/setup.sh\n", err)
 			return 1

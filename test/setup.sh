@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Installs what the tests need beside Go: a C compiler for the race detector, Mosquitto, ser2net, socat, Node.js and,
-# in test/node-red, Node-RED. What is there already is left alone; run again it does nothing.
+# Installs what the tests need beside Go: a C compiler for the race detector, Mosquitto, ser2net, socat, Prometheus,
+# Chromium, AppArmor's parser, debootstrap, Node.js, in test/node-red Node-RED, and in test/browser what drives Chromium.
+# What is there already is left alone; run again it does nothing.
 set -euo pipefail
 cd "$(dirname "$0")"
 PATH=$PATH:/usr/sbin:/sbin # Debian keeps daemons there, out of a user's path
 
 # program : the Debian package that brings it
-need=(cc:gcc cc:libc6-dev mosquitto:mosquitto mosquitto_sub:mosquitto-clients ser2net:ser2net socat:socat stdbuf:coreutils node:nodejs npm:npm)
+need=(cc:gcc cc:libc6-dev mosquitto:mosquitto mosquitto_sub:mosquitto-clients ser2net:ser2net socat:socat stdbuf:coreutils prometheus:prometheus promtool:prometheus
+  chromium:chromium apparmor_parser:apparmor debootstrap:debootstrap node:nodejs npm:npm)
 packages=()
 for entry in "${need[@]}"; do
   command -v "${entry%%:*}" >/dev/null || packages+=("${entry##*:}")
@@ -41,7 +43,7 @@ install_debian() {
   [ $status = 0 ] || fail "apt-get could not install: ${packages[*]}"
   if [ -d /run/systemd/system ]; then
     local service
-    for service in mosquitto ser2net; do
+    for service in mosquitto ser2net prometheus; do
       [[ " ${packages[*]} " != *" $service "* ]] || "${root[@]}" systemctl disable --now --quiet $service || true
     done
   fi
@@ -57,7 +59,9 @@ major=$(node --version | sed 's/^v\([0-9]*\).*/\1/')
 [ "$major" -ge 18 ] || fail "Node-RED needs Node.js 18 or newer; $(command -v node) is $(node --version)"
 
 # npm writes its own list last, so that a half-done installation is done again.
-if [ ! node-red/node_modules/.package-lock.json -nt node-red/package-lock.json ]; then
-  echo "installing Node-RED into test/node-red"
-  (cd node-red && npm ci --omit=optional --no-audit --no-fund --loglevel=error)
-fi
+for directory in node-red browser; do
+  if [ ! $directory/node_modules/.package-lock.json -nt $directory/package-lock.json ]; then
+    echo "installing the packages of test/$directory"
+    (cd $directory && npm ci --omit=optional --no-audit --no-fund --loglevel=error)
+  fi
+done
