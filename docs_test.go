@@ -57,6 +57,7 @@ func broken(page, link string, headings map[string][]string) string {
 
 // documents are the project's own Markdown files, with slashes.
 func documents(t *testing.T) []string {
+	t.Helper()
 	var pages []string
 	err := filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -78,6 +79,7 @@ func documents(t *testing.T) []string {
 
 // prose are the lines of a page, those of blocks of code emptied.
 func prose(t *testing.T, page string) []string {
+	t.Helper()
 	text, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
