@@ -2,7 +2,7 @@
 # Builds what .goreleaser.yaml says, twice, and tries the packages on real systems: the deb and its service on a Debian
 # that is booted with systemd, in namespaces of its own; the rpm with rpm; the OpenRC service of the apk with OpenRC.
 # Needs root, Go and Debian's debootstrap, which it installs; the Debian roots are kept in $CACHE for the next time.
-set -euo pipefail
+set -Eeuo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin # Debian keeps debootstrap there, out of a user's path
 
@@ -16,13 +16,14 @@ machine= # the process that runs the booted Debian
 finish() {
   local status=$?
   if [ -n "$machine" ]; then
-    [ $status = 0 ] || inside journalctl --no-pager --lines 60 || true
+    [ $status = 0 ] || inside journalctl --no-pager --lines 500 | grep -v -E "[[:space:]]0x|^.{30,60}(runtime|goroutine|created by)" | tail -n 60 || true
     kill "$machine" 2>/dev/null || true
     wait "$machine" || true
   fi
   rm -rf "$work"
 }
 trap finish EXIT
+trap 'echo "test/packages.sh: line $LINENO: $BASH_COMMAND" >&2' ERR
 
 fail() {
   echo "test/packages.sh: $*" >&2
@@ -121,19 +122,21 @@ AMD64_ONLY=1 build "$next"
 
 # ------------------------------------------------------------------------------------------------ systems
 
-# bookworm is what a small machine has; tools is the same with what examines packages.
-if [ ! -e "$CACHE/tools.done" ]; then
+# bookworm is what a small machine has, and a client to see what the bridge says; tools has what examines packages, too.
+machine_has=systemd-sysv,udev,dbus,mosquitto-clients
+tools_have='lintian rpm openrc umockdev'
+if [ "$(cat "$CACHE/has" 2>/dev/null)" != "$machine_has $tools_have" ]; then
   echo "== Debian roots into $CACHE"
+  rm -rf "$CACHE"
   mkdir -p "$CACHE"
-  rm -rf "$CACHE/bookworm" "$CACHE/tools"
-  debootstrap --variant=minbase --include=systemd-sysv,udev,mosquitto-clients bookworm "$CACHE/bookworm" "$MIRROR" >"$CACHE/log" ||
+  debootstrap --variant=minbase --include=$machine_has bookworm "$CACHE/bookworm" "$MIRROR" >"$CACHE/log" ||
     fail "debootstrap failed: $(tail "$CACHE/log")"
-  rm -f "$CACHE"/bookworm/var/cache/apt/archives/*.deb
   cp -a "$CACHE/bookworm" "$CACHE/tools"
-  chroot "$CACHE/tools" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends lintian rpm openrc umockdev \
+  # shellcheck disable=SC2086 # several names
+  chroot "$CACHE/tools" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $tools_have \
     >"$CACHE/log" 2>&1 || fail "apt-get failed: $(tail "$CACHE/log")"
-  rm -f "$CACHE"/tools/var/cache/apt/archives/*.deb
-  touch "$CACHE/tools.done"
+  rm -f "$CACHE"/*/var/cache/apt/archives/*.deb
+  echo "$machine_has $tools_have" >"$CACHE/has"
 fi
 root=$work/root tools=$work/tools
 cp -a "$CACHE/bookworm" "$root"
@@ -156,14 +159,15 @@ for without in '' 60-serial.rules; do
   [ -z "$without" ] || rm "$tools/usr/lib/udev/rules.d/$without"
   seen=$(chrooted "$tools" umockdev-run --device /srv/adapter.umockdev -- udevadm test --action=add $port 2>&1)
   has "$seen" "DEVLINKS=$link"
-  ! grep -F 61-kmp2mqtt.rules: <<<"$seen" || fail "the rule is not right"
+  ! grep -E '61-kmp2mqtt.rules:[0-9]+ (Invalid|Unknown|Failed|Ignoring|.*ignoring)' <<<"$seen" || fail "udev does not understand the rule"
+  grep -q -E "61-kmp2mqtt.rules:[0-9]+ LINK '${link#/dev/}'" <<<"$seen" || fail "the rule makes no link"
 done
 
 boot() {
   test/packages/boot.sh "$root" "$work/init" >"$work/boot.log" 2>&1 &
   machine=$!
   until_true "systemd starts" test -s "$work/init"
-  inside systemctl is-system-running --wait --quiet || fail "Debian does not boot: $(inside systemctl --failed) $(<"$work/boot.log")"
+  until_true "Debian is up, with no unit failed" inside systemctl is-system-running --quiet
 }
 
 inside() {
@@ -199,10 +203,16 @@ echo "== deb: without METERS"
 has "$(journal)" METERS
 
 echo "== deb: run"
-inside systemd-run --quiet --unit meter /usr/bin/kmp2mqtt simulate -pty /run/meter
-until_true "the simulated meter is there" inside test -c /run/meter
-inside sh -c 'chgrp dialout /run/meter && chmod 660 /run/meter'
-settings 'METERS=house=/run/meter?interval=5s spare=sim://403?interval=5s' '# a comment of mine'
+# Its pty stays open at its other end, and so stays locked by a bridge that was killed; a serial port does not. Hence a
+# new one after each such death.
+meter() {
+  inside systemctl stop --quiet meter 2>/dev/null || true
+  inside systemd-run --quiet --collect --unit meter /usr/bin/kmp2mqtt simulate -pty /run/meter
+  until_true "the simulated meter is there" inside test -c /run/meter
+  inside sh -c 'chgrp dialout /run/meter && chmod 660 /run/meter'
+}
+meter
+settings 'METERS=house=/run/meter?interval=5s' '# a comment of mine'
 run=(systemd-run --quiet --wait --pipe --collect --uid kmp2mqtt --property EnvironmentFile=/etc/kmp2mqtt/kmp2mqtt.env)
 has "$(inside "${run[@]}" kmp2mqtt check)" 'house=/run/meter'
 inside runuser -u kmp2mqtt -- kmp2mqtt read /run/meter energy power
@@ -210,7 +220,6 @@ inside systemctl start kmp2mqtt
 is ActiveState active || fail "it does not run"
 subscribe=(mosquitto_sub -h 127.0.0.1 -W 30 -C 1)
 has "$(inside "${subscribe[@]}" -t kmp2mqtt/house)" '"energy_'
-has "$(inside "${subscribe[@]}" -t kmp2mqtt/spare)" '"energy_'
 until_true "it keeps what it found" inside test -s /var/lib/kmp2mqtt/kmp2mqtt.json
 [ "$(inside stat --format '%a %U' /var/lib/kmp2mqtt)" = '700 kmp2mqtt' ] || fail "its data can be read by others"
 
@@ -234,8 +243,9 @@ inside sh -c "$open" sh "$group" /run/meter || fail "its device filter keeps it 
 
 echo "== deb: restarts"
 restarts() { [ "$(property NRestarts)" -ge "$1" ] && is ActiveState active; }
-inside kill -KILL "$pid"
+inside systemctl kill --kill-whom main --signal KILL kmp2mqtt
 until_true "a bridge that crashed is started again" restarts 1
+meter
 mkdir -p "$root/etc/systemd/system/kmp2mqtt.service.d"
 printf '[Service]\nWatchdogSec=4s\nRestartSec=100ms\n' >"$root/etc/systemd/system/kmp2mqtt.service.d/test.conf"
 inside systemctl daemon-reload
@@ -244,9 +254,10 @@ has "$(inside "${subscribe[@]}" -t kmp2mqtt/house)" '"energy_'
 pid=$(property MainPID)
 for _ in $(seq 3); do inside "${subscribe[@]}" -R -t kmp2mqtt/house >/dev/null; done # longer than WatchdogSec
 [ "$(property MainPID)" = "$pid" ] || fail "the watchdog ended a bridge that is well"
-inside kill -STOP "$pid"
+inside systemctl kill --kill-whom main --signal STOP kmp2mqtt
 until_true "a bridge that hangs is started again" restarts 1
 has "$(journal)" 'Watchdog timeout'
+meter
 rm -r "$root/etc/systemd/system/kmp2mqtt.service.d"
 
 echo "== deb: secrets"
@@ -283,12 +294,11 @@ inside dpkg --install /srv/kmp2mqtt_1.0.0_amd64.deb >/dev/null 2>&1
 
 echo "== deb: remove and purge"
 inside systemctl enable --now --quiet kmp2mqtt
+inside systemctl stop meter
 inside dpkg --remove kmp2mqtt >/dev/null
-! inside pgrep -x kmp2mqtt >/dev/null || inside systemctl is-active --quiet meter || fail "it runs on without its program"
-is ActiveState inactive || is LoadState masked || fail "it runs on without its program"
+! inside sh -c 'ls -l /proc/[0-9]*/exe 2>/dev/null' | grep kmp2mqtt || fail "it runs on without its program"
 inside test -s /etc/kmp2mqtt/kmp2mqtt.env || fail "remove took the settings along"
 inside test -s /var/lib/kmp2mqtt/kmp2mqtt.json || fail "remove took the data along"
-inside systemctl stop meter
 inside dpkg --purge kmp2mqtt >/dev/null 2>&1
 diff "$work/before" <(files) || fail "purge leaves something"
 inside systemctl --quiet is-failed kmp2mqtt && fail "purge leaves a failed unit"

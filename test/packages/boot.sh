@@ -28,7 +28,7 @@ mkdir "$group"
 (
   sh -c 'echo $PPID' >"$group/cgroup.procs"
   exec unshare --mount --pid --fork --kill-child --uts --ipc --net --cgroup --propagation private -- \
-    "$(dirname "$0")/enter.sh" "$1" env container=kmp2mqtt-test /lib/systemd/systemd --log-target=console --show-status=no
+    "$(dirname "$0")/enter.sh" "$1" env container=kmp2mqtt-test /lib/systemd/systemd --show-status=no
 ) &
 for _ in $(seq 100); do
   read -r init _ <"/proc/$!/task/$!/children" || true

@@ -27,4 +27,5 @@ hostname kmp2mqtt-test
 cd "$root"
 pivot_root . mnt
 umount --lazy /mnt
+mount --make-rshared / # as it is on a machine; systemd hands credentials over by that
 exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root "$@"
