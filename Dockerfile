@@ -21,10 +21,12 @@ COPY . .
 RUN install -d -m 1777 /directories/tmp && install -d -o 65532 -g 65532 -m 700 /directories/data
 ARG TARGETOS TARGETARCH TARGETVARIANT
 ARG VERSION COMMIT
+# The flags are those of the Makefile, which says why.
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
     if [ "$TARGETARCH" = arm ]; then export GOARM="${TARGETVARIANT#v}"; fi; \
     CGO_ENABLED=0 GOOS="$TARGETOS" GOARCH="$TARGETARCH" \
-    go build -tags nethttpomithttp2 -trimpath -ldflags "-s -w ${VERSION:+-X main.version=$VERSION} ${COMMIT:+-X main.commit=$COMMIT}" -o /kmp2mqtt .
+    go build -tags nethttpomithttp2 -trimpath -gcflags all=-l -gcflags kmp2mqtt/...= \
+      -ldflags "-s -w ${VERSION:+-X main.version=$VERSION} ${COMMIT:+-X main.commit=$COMMIT}" -o /kmp2mqtt .
 
 FROM scratch
 ARG VERSION COMMIT

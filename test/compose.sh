@@ -2,7 +2,7 @@
 # Runs docker-compose.yml for real, in a directory of its own as an owner has it, under a project name and ports of its
 # own: the image for every platform, the first start, passwords, health, the page, Node-RED with the shipped flow, the
 # bridge on a serial port, which is the simulated meter's pty, Prometheus and Grafana with the shipped dashboard.
-# Needs a Docker engine with compose on this machine, Go, and root for the pty's permissions and to look into /proc.
+# Needs a Docker engine with compose on this machine, which is an x86-64, Go, and root for the pty's permissions and to look into /proc.
 # Images that cannot be pulled are replaced by stand-ins made from debian:bookworm-slim: Node-RED from npm, Debian's
 # Prometheus, and for Grafana test/compose/grafana.py, which loads what is provisioned but draws nothing.
 set -euo pipefail
@@ -145,13 +145,12 @@ echo "== platforms"
 for platform in "${platforms[@]}"; do
   out=$work/$(tr / - <<<"$platform")
   docker buildx build --quiet --network "$BUILD_NETWORK" --platform "$platform" --output "type=local,dest=$out" .
-  case $platform in # the oldest processor of each
+  case $platform in # about the oldest processor of each
   linux/arm64) run=(qemu-aarch64-static -cpu cortex-a53) ;;
   linux/arm/v7) run=(qemu-arm-static -cpu cortex-a7) ;;
   linux/arm/v6) run=(qemu-arm-static -cpu arm1176) ;;
-  linux/386) run=(qemu-i386-static -cpu pentium3) ;;
   linux/riscv64) run=(qemu-riscv64-static) ;;
-  *) run=(qemu-x86_64-static) ;;
+  *) run=() ;; # as it is
   esac
   said=$("${run[@]}" "$out/usr/local/bin/kmp2mqtt" version)
   grep -q -F "${platform%/v?}" <<<"$said" || fail "$platform: $said"
@@ -373,6 +372,11 @@ docker compose "${all[@]}" up --detach --wait
 page 401 "http://$(address kmp2mqtt 8099)/" --user "kmp2mqtt:$(password page)"
 page 200 "http://$(address kmp2mqtt 8099)/" --user 'anna:for the page'
 url=http://$(address grafana 3000)
+since=$(date +%s)
+scraped() { # since then, with the new password
+  prometheus query --data-urlencode "query=up{job=\"kmp2mqtt\"} == 1 and timestamp(up{job=\"kmp2mqtt\"}) > $since" | jq --exit-status '.data.result | length == 1'
+}
+await scraped
 page 200 "$url/api/dashboards/uid/kmp2mqtt" --user "$admin"
 
 echo "== backup"

@@ -23,9 +23,16 @@ random() {
   head -c 1024 /dev/urandom | LC_ALL=C tr -dc 'A-HJ-NP-Za-km-z2-9' | head -c 20
 }
 
-# Writes a file as a whole or not at all.
+# The user that a program's image runs as, and each program its own directory of files.
+programs="mosquitto:1883 bridge:65532 nodered:1000 prometheus:65534 grafana:472"
+
+# Writes a file as a whole, for the owner of its directory; not if it says so already.
 put() { # FILE TEXT
+  if [ -e "$1" ] && [ "$(cat "$1")" = "$2" ]; then
+    return
+  fi
   printf '%s\n' "$2" >"$1.new"
+  chown "$(stat -c %u:%g "${1%/*}")" "$1.new"
   mv "$1.new" "$1"
 }
 
@@ -42,24 +49,20 @@ keep() { # FILE WANTED
 login() { # NAME PASSWORD
   case $1 in *:*) fail "the name of a user of the broker has no colon: $1" ;; esac
   mosquitto_passwd -b mosquitto/passwd "$1" "$2" || fail "the broker's password file does not take the user $1"
-}
-
-# Gives every file to its one reader, by the user that its image runs as.
-settle() {
-  for reader in mosquitto:1883 bridge:65532 nodered:1000 prometheus:65534 grafana:472; do
-    chown -R "${reader#*:}:${reader#*:}" "${reader%:*}"
-    chmod -R u=rwX,go= "${reader%:*}"
-  done
+  chown 1883:1883 mosquitto/passwd
 }
 
 prepare() {
-  mkdir -p mosquitto bridge nodered prometheus grafana
+  for program in $programs; do
+    mkdir -p "${program%:*}"
+    chown "${program#*:}:${program#*:}" "${program%:*}"
+  done
   # Earlier versions had users only for those who made a password file by hand; it goes on.
   if [ ! -e mosquitto/passwd ] && [ -e /mosquitto/data/passwd ]; then
     cat /mosquitto/data/passwd >mosquitto/passwd
   fi
   touch mosquitto/passwd
-  chown -R 1883:1883 /mosquitto/data
+  chown -R 1883:1883 mosquitto /mosquitto/data
 
   # For you, for the health check, and for mosquitto_sub and its like in the broker's container, which read these files.
   keep mosquitto/owner ""
@@ -88,7 +91,8 @@ prepare() {
   # The page, and Prometheus, which reads it.
   put bridge/http_username "${HTTP_USERNAME:-kmp2mqtt}"
   keep bridge/http_password "${HTTP_PASSWORD:-}"
-  cp bridge/http_username bridge/http_password prometheus/
+  put prometheus/http_username "$(cat bridge/http_username)"
+  put prometheus/http_password "$(cat bridge/http_password)"
   targets='[]' # no bridge without METERS
   [ -z "${METERS:-}" ] || targets='[{"targets": ["kmp2mqtt:8099"]}]'
   put prometheus/bridge.json "$targets"
@@ -105,10 +109,7 @@ show() {
 }
 
 case ${1:-} in
-prepare)
-  prepare
-  settle
-  ;;
+prepare) prepare ;;
 show) show ;;
 add | remove)
   name=${2:-}
@@ -123,8 +124,8 @@ add | remove)
     echo "user $name   password $password"
   else
     mosquitto_passwd -D mosquitto/passwd "$name" || fail "the broker has no user $name"
+    chown 1883:1883 mosquitto/passwd
   fi
-  settle
   echo "The broker takes notice with: docker compose kill --signal HUP mosquitto"
   ;;
 *) fail "show, add NAME, remove NAME or prepare, not: $*" ;;
