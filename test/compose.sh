@@ -114,7 +114,7 @@ confined() { # SERVICE...
 # Has an image: it is there, or can be pulled, or is built from a Dockerfile on standard input and a directory.
 have() { # PART-OF-ITS-NAME DIRECTORY
   local image
-  image=$(docker compose "${all[@]}" config --images | grep -F -m1 "$1")
+  image=$(docker compose "${all[@]}" config --images | grep -F "$1")
   if docker image inspect "$image" >/dev/null 2>&1 || docker pull --quiet "$image"; then
     return
   fi
@@ -265,7 +265,7 @@ docker compose --profile nodered up --detach --wait
 url=http://$(address nodered 1880)
 curl --silent --show-error --fail --retry 60 --retry-delay 1 --retry-all-errors "$url/flows" >"$work/flows.json"
 grep -q kmp2mqtt "$work/flows.json" || fail "Node-RED did not take the shipped flow: $(head -c 300 "$work/flows.json")"
-connected() { docker compose --profile nodered logs nodered | grep -m1 -F 'Connected to broker'; }
+connected() { docker compose --profile nodered logs nodered | grep -F 'Connected to broker'; }
 await connected
 values() { curl --silent --fail "$url/context/flow/kmp2mqtt-flow/values" | grep -F energy_; }
 await values
@@ -288,6 +288,7 @@ chmod 660 "$port"
 cat >>.env <<END
 SERIAL_GID=$(stat -c %g "$port")
 METERS=line=$port?interval=5s
+HTTP_USERNAME=anna
 END
 docker compose run --rm -T kmp2mqtt check
 docker compose up --detach --wait
@@ -304,10 +305,10 @@ log=$(docker compose logs kmp2mqtt)
 echo "== page"
 url=http://$(address kmp2mqtt 8099)
 page 401 "$url/"
-page 401 "$url/" --user kmp2mqtt:kmp2mqtt
-page 200 "$url/" --user "kmp2mqtt:$(password page)"
+page 401 "$url/" --user anna:anna
+page 200 "$url/" --user "anna:$(password page)"
 page 401 "$url/metrics"
-page 200 "$url/metrics" --user "kmp2mqtt:$(password page)"
+page 200 "$url/metrics" --user "anna:$(password page)"
 
 echo "== metrics"
 have prom/prometheus "$repository/test/compose" <<'END'
@@ -364,12 +365,10 @@ echo "$drawn of $(wc -l <"$work/queries") queries of the dashboard have values b
 [ "$drawn" -ge 10 ] || fail "the dashboard is empty"
 
 echo "== a page's password of the owner's own"
-cat >>.env <<'END'
-HTTP_USERNAME=anna
-HTTP_PASSWORD='for the page'
-END
+former=$(password page)
+echo "HTTP_PASSWORD='for the page'" >>.env
 docker compose "${all[@]}" up --detach --wait
-page 401 "http://$(address kmp2mqtt 8099)/" --user "kmp2mqtt:$(password page)"
+page 401 "http://$(address kmp2mqtt 8099)/" --user "anna:$former"
 page 200 "http://$(address kmp2mqtt 8099)/" --user 'anna:for the page'
 url=http://$(address grafana 3000)
 since=$(date +%s)
