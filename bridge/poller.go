@@ -117,6 +117,7 @@ type poller struct {
 	tried    atomic.Bool // the line was tried once, or there is nothing to do on it
 
 	conn    *kmp.Conn
+	wire    kmp.Line  // of conn
 	learned kmp.Stats // of the line, when it was used last
 	opens   int       // failed attempts to open in a row
 	reopen  time.Time // not before, unless somebody asks
@@ -420,8 +421,23 @@ func (p *poller) census(ctx context.Context, d *device, w wish) {
 	w.done(outcome{values: encodeJSON(d.record.Profile)})
 }
 
-// alignHead reads a meter again and again on a line of its own making, for whoever moves its
-// head. The battery is charged with one command, and with what the answers took.
+// borrowed is a line that stays open when its borrower is done with it.
+type borrowed struct{ kmp.Line }
+
+// Close leaves the line open.
+func (borrowed) Close() error { return nil }
+
+// SetWriteDeadline passes on what a line may have beyond kmp.Line.
+func (b borrowed) SetWriteDeadline(t time.Time) error {
+	if w, ok := b.Line.(interface{ SetWriteDeadline(time.Time) error }); ok {
+		return w.SetWriteDeadline(t)
+	}
+	return nil
+}
+
+// alignHead reads a meter again and again, for whoever moves its head. The line stays open: to
+// open it anew would switch the head off and on. The battery is charged with one command, and
+// with what the answers took.
 func (p *poller) alignHead(ctx context.Context, d *device, w wish) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -430,19 +446,11 @@ func (p *poller) alignHead(ctx context.Context, d *device, w wish) {
 		w.done(outcome{err: errStopped})
 		return
 	}
-	p.hangUp()
-	limited, stop := context.WithTimeout(ctx, openLimit)
-	line, err := p.dial(limited, p.line)
-	stop()
-	if err != nil {
-		w.done(outcome{err: &lineError{p.shown, err}})
-		return
+	idle := p.conn != nil
+	summary, err := p.align(ctx, d, w.align)
+	if idle && err != nil && ctx.Err() == nil && summary.Good == 0 { // the line may have died before
+		summary, err = p.align(ctx, d, w.align)
 	}
-	c := kmp.NewConn(line, kmp.Options{Timeout: diagnosis.AlignTimeout, ByteTime: p.devices[0].cfg.ByteTime, Retries: -1, Trace: p.trace})
-	began := time.Now()
-	summary, err := diagnosis.AlignOn(ctx, c, d.cfg.Address, w.align.length, w.align.sample)
-	d.account(began, kmp.Stats{}, c.Stats(), errand{survey: true, command: true})
-	c.Close()
 	w.align.end(summary)
 	for _, other := range p.devices {
 		if other.failures > 0 { // now may be better than what was planned
@@ -452,6 +460,21 @@ func (p *poller) alignHead(ctx context.Context, d *device, w wish) {
 	p.save(d)
 	p.publish(d)
 	w.done(outcome{err: err})
+}
+
+// align is one attempt of it. With an error the line is closed.
+func (p *poller) align(ctx context.Context, d *device, a *alignment) (diagnosis.Summary, error) {
+	if err := p.open(ctx); err != nil {
+		return diagnosis.Summary{}, err
+	}
+	c := kmp.NewConn(borrowed{p.wire}, kmp.Options{Timeout: diagnosis.AlignTimeout, ByteTime: p.devices[0].cfg.ByteTime, Retries: -1, Trace: p.trace})
+	began := time.Now()
+	summary, err := diagnosis.AlignOn(ctx, c, d.cfg.Address, a.length, a.sample)
+	d.account(began, kmp.Stats{}, c.Stats(), errand{survey: true, command: true})
+	if err != nil {
+		p.hangUp()
+	}
+	return summary, err
 }
 
 // asker asks a meter for registers, for a census.
@@ -655,6 +678,7 @@ func (p *poller) open(ctx context.Context) error {
 		p.log.Info("line is open again", "line", p.shown, "attempts", p.opens+1)
 	}
 	p.opens, p.reopen = 0, time.Time{} // silence stays: an open line is not yet one that brings something
+	p.wire = line
 	p.conn = kmp.NewConn(line, kmp.Options{
 		Timeout: p.timeout(), ByteTime: p.devices[0].cfg.ByteTime, Trace: p.trace,
 		RequestSize: p.learned.RequestSize, StartTimeout: p.learned.Timeout, StartGap: p.learned.Gap,
@@ -668,7 +692,7 @@ func (p *poller) open(ctx context.Context) error {
 func (p *poller) hangUp() {
 	if p.conn != nil {
 		p.conn.Close()
-		p.conn = nil
+		p.conn, p.wire = nil, nil
 	}
 }
 
