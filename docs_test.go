@@ -24,11 +24,11 @@ func TestLinks(t *testing.T) {
 	for _, page := range pages {
 		headings[page] = anchors(prose(t, page))
 	}
-	links := regexp.MustCompile(`\]\(([^)\s]+)\)|^\[[^\]]+\]: (\S+)`)
+	links := regexp.MustCompile(`\]\(([^)\s]+)\)|^\[[^\]]+\]: (\S+)|(?:src|href)="([^"]+)"`)
 	for _, page := range pages {
 		for number, line := range prose(t, page) {
 			for _, m := range links.FindAllStringSubmatch(unquoted(line), -1) {
-				if fault := broken(page, m[1]+m[2], headings); fault != "" {
+				if fault := broken(page, m[1]+m[2]+m[3], headings); fault != "" {
 					t.Errorf("%s:%d: %s", page, number+1, fault)
 				}
 			}
@@ -197,5 +197,28 @@ func TestNotice(t *testing.T) {
 	}
 	if !strings.Contains(list, "bridge/web/assets/uplot") {
 		t.Error("uPlot is part of the program, and not in NOTICE")
+	}
+}
+
+// The README's table of commands has every verb, and no other.
+func TestCommandsTable(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "\n## Commands\n")
+	section, _, _ := strings.Cut(rest, "\n## ")
+	var listed []string
+	for _, m := range regexp.MustCompile("(?m)^\\| .*?`kmp2mqtt ([a-z]+)").FindAllStringSubmatch(section, -1) {
+		listed = append(listed, m[1])
+	}
+	var there []string
+	for _, v := range verbs() {
+		there = append(there, v.name)
+	}
+	slices.Sort(listed)
+	slices.Sort(there)
+	if !slices.Equal(listed, there) {
+		t.Errorf("README.md lists %q, there are %q", listed, there)
 	}
 }
