@@ -2,6 +2,9 @@
 # Builds what .goreleaser.yaml says, twice, and tries the packages on real systems: the deb and its service on a Debian
 # that is booted with systemd, in namespaces of its own; the rpm with rpm; the OpenRC service of the apk with OpenRC.
 # Needs root, Go and Debian's debootstrap, which it installs; the Debian roots are kept in $CACHE for the next time.
+#
+#   CACHE    where those are kept, /var/tmp/kmp2mqtt-packages; delete it to get newer ones
+#   MIRROR   where Debian comes from, http://deb.debian.org/debian
 set -Eeuo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin # Debian keeps debootstrap there, out of a user's path
@@ -20,7 +23,7 @@ finish() {
     kill "$machine" 2>/dev/null || true
     wait "$machine" || true
   fi
-  rm -rf "$work"
+  rm -rf --one-file-system "$work"
 }
 trap finish EXIT
 trap 'echo "test/packages.sh: line $LINENO: $BASH_COMMAND" >&2' ERR
@@ -43,7 +46,7 @@ until_true() { # WHAT COMMAND [ARGUMENT...]
 
 has() { grep -q -F -e "$2" <<<"$1" || fail "there is no '$2' in: ${1:0:2000}"; }
 
-[ "$(id -u)" = 0 ] || fail "needs root, for Debian roots and namespaces"
+[ "$(id -u)" = 0 ] || fail "needs root, for Debian roots and namespaces: sudo env \"PATH=\$PATH\" test/packages.sh"
 command -v debootstrap >/dev/null || {
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends debootstrap
@@ -124,14 +127,15 @@ AMD64_ONLY=1 build "$next"
 
 # bookworm is what a small machine has, and a client to see what the bridge says; tools has what examines packages, too.
 machine_has=systemd-sysv,udev,dbus,mosquitto-clients
-tools_have='lintian rpm openrc umockdev'
+tools_have='lintian rpm openrc iproute2 umockdev'
 if [ "$(cat "$CACHE/has" 2>/dev/null)" != "$machine_has $tools_have" ]; then
   echo "== Debian roots into $CACHE"
-  rm -rf "$CACHE"
+  rm -rf --one-file-system "$CACHE/bookworm" "$CACHE/tools" "$CACHE/has"
   mkdir -p "$CACHE"
-  debootstrap --variant=minbase --include=$machine_has bookworm "$CACHE/bookworm" "$MIRROR" >"$CACHE/log" ||
+  # What it mounts goes with its namespace, however it ends.
+  unshare --mount --propagation private -- debootstrap --variant=minbase --include=$machine_has bookworm "$CACHE/bookworm" "$MIRROR" >"$CACHE/log" ||
     fail "debootstrap failed: $(tail "$CACHE/log")"
-  cp -a "$CACHE/bookworm" "$CACHE/tools"
+  cp -ax "$CACHE/bookworm" "$CACHE/tools"
   # shellcheck disable=SC2086 # several names
   chroot "$CACHE/tools" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $tools_have \
     >"$CACHE/log" 2>&1 || fail "apt-get failed: $(tail "$CACHE/log")"
@@ -139,8 +143,8 @@ if [ "$(cat "$CACHE/has" 2>/dev/null)" != "$machine_has $tools_have" ]; then
   echo "$machine_has $tools_have" >"$CACHE/has"
 fi
 root=$work/root tools=$work/tools
-cp -a "$CACHE/bookworm" "$root"
-cp -a "$CACHE/tools" "$tools"
+cp -ax "$CACHE/bookworm" "$root"
+cp -ax "$CACHE/tools" "$tools"
 cp "$dist"/kmp2mqtt_1.0.0_amd64.deb "$dist"/kmp2mqtt-1.0.0-1.x86_64.rpm "$next"/dist/*.rpm test/packages/adapter.umockdev "$tools/srv"
 
 # Runs a command in a root.
@@ -305,5 +309,43 @@ inside systemctl --quiet is-failed kmp2mqtt && fail "purge leaves a failed unit"
 kill "$machine"
 wait "$machine" || true
 machine=
+
+echo "== rpm"
+cp -ax "$CACHE/bookworm" "$tools/target"
+target=$tools/target
+rpm() { chrooted "$tools" rpm --root /target "$@"; }
+rpm_files() { (cd "$target" && find . -xdev -path ./var/lib/rpm -prune -o -path ./root -prune -o -print | sort); }
+rpm --initdb
+rpm_files >"$work/before"
+requires=$(rpm --query --requires --package /srv/kmp2mqtt-1.0.0-1.x86_64.rpm)
+has "$requires" systemd
+said=$(rpm --install --nodeps /srv/kmp2mqtt-1.0.0-1.x86_64.rpm 2>&1)
+has "$said" 'set METERS in /etc/kmp2mqtt/kmp2mqtt.env'
+! grep -E 'warning|error' <<<"$said" || fail "rpm complains"
+rpm --verify --nodeps kmp2mqtt
+[ "$(chroot "$target" stat --format '%a %U:%G' /etc/kmp2mqtt/kmp2mqtt.env)" = '640 root:kmp2mqtt' ] || fail "the settings can be read by others"
+has " $(chroot "$target" id --groups --name kmp2mqtt) " ' dialout '
+has "$(chroot "$target" kmp2mqtt version)" 'kmp2mqtt 1.0.0, commit '
+echo '# a comment of mine' >>"$target/etc/kmp2mqtt/kmp2mqtt.env"
+rpm --upgrade --nodeps /srv/kmp2mqtt-1.1.0-1.x86_64.rpm 2>/dev/null
+has "$(chroot "$target" kmp2mqtt version)" 'kmp2mqtt 1.1.0, commit '
+has "$(<"$target/etc/kmp2mqtt/kmp2mqtt.env")" '# a comment of mine'
+rpm --erase kmp2mqtt 2>/dev/null
+has "$(<"$target/etc/kmp2mqtt/kmp2mqtt.env.rpmsave")" '# a comment of mine'
+rm -r "$target/etc/kmp2mqtt"
+diff "$work/before" <(rpm_files) || fail "rpm --erase leaves something"
+
+echo "== apk and OpenRC"
+apk=$dist/kmp2mqtt_1.0.0_x86_64.apk
+listed=$(tar -tzf "$apk" 2>/dev/null)
+for file in .PKGINFO .pre-install .post-install .pre-deinstall .post-upgrade usr/bin/kmp2mqtt etc/init.d/kmp2mqtt etc/kmp2mqtt/kmp2mqtt.env; do
+  grep -q -x -F "$file" <<<"$listed" || fail "the apk has no $file"
+done
+info=$(tar -xzf "$apk" --to-stdout .PKGINFO 2>/dev/null)
+for line in 'pkgname = kmp2mqtt' 'pkgver = 1.0.0' 'arch = x86_64'; do has "$info" "$line"; done
+tar -xzf "$apk" --directory "$tools" etc usr 2>/dev/null
+chroot "$tools" systemd-sysusers - <"$first/deploy/linux/kmp2mqtt.sysusers" 2>/dev/null # in place of Alpine's adduser
+cp test/packages/openrc.sh "$tools/srv"
+chrooted "$tools" bash /srv/openrc.sh
 
 echo "1 passed, 0 failed"
