@@ -6,6 +6,8 @@
 //	line := meter.Line(ctx) // or Serve, ServeListener, OpenPTY
 //	conn := kmp.NewConn(line, kmp.Options{})
 //
+// A [Recording] is another kind of meter: a support bundle that answers as a real one did.
+//
 // # The house
 //
 // The weather follows the year, the day and a few days' mood; the house heats

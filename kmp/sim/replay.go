@@ -370,33 +370,7 @@ func (s *session) replay(request string, a recorded) error {
 
 // ServeListener answers every client that l accepts as [Meter.ServeListener] does.
 func (r *Recording) ServeListener(ctx context.Context, l net.Listener) error {
-	ctx, cancel := context.WithCancel(ctx)
-	var clients sync.WaitGroup
-	defer clients.Wait()
-	defer cancel()
-	context.AfterFunc(ctx, func() { l.Close() })
-	free := make(chan struct{}, maxClients)
-	for {
-		select {
-		case free <- struct{}{}:
-		case <-ctx.Done():
-			return nil
-		}
-		conn, err := l.Accept()
-		if ctx.Err() != nil {
-			if err == nil {
-				conn.Close()
-			}
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("sim: accept a client on %s: %w", l.Addr(), err)
-		}
-		clients.Go(func() {
-			_ = r.Serve(ctx, conn) // how one client's connection broke does not matter to the others
-			<-free
-		})
-	}
+	return serveListener(ctx, l, r.Serve)
 }
 
 // Line returns the client's end of a line inside this process as [Meter.Line] does.

@@ -79,6 +79,11 @@ func (m *Meter) Serve(ctx context.Context, rw io.ReadWriteCloser) error {
 // ServeListener answers every client that l accepts, up to 64 at once, until ctx
 // ends, and closes l. All clients look at the same meter.
 func (m *Meter) ServeListener(ctx context.Context, l net.Listener) error {
+	return serveListener(ctx, l, m.Serve)
+}
+
+// serveListener serves every client that l accepts, until ctx ends.
+func serveListener(ctx context.Context, l net.Listener, serve func(context.Context, io.ReadWriteCloser) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var clients sync.WaitGroup
 	defer clients.Wait()
@@ -102,7 +107,7 @@ func (m *Meter) ServeListener(ctx context.Context, l net.Listener) error {
 			return fmt.Errorf("sim: accept a client on %s: %w", l.Addr(), err)
 		}
 		clients.Go(func() {
-			_ = m.Serve(ctx, conn) // how one client's connection broke does not matter to the meter
+			_ = serve(ctx, conn) // how one client's connection broke does not matter to the meter
 			<-free
 		})
 	}
