@@ -222,3 +222,20 @@ func TestCommandsTable(t *testing.T) {
 		t.Errorf("README.md lists %q, there are %q", listed, there)
 	}
 }
+
+// The README leads to every page in docs.
+func TestPagesAreLinked(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := filepath.Glob("docs/*.md")
+	if err != nil || len(pages) == 0 {
+		t.Fatalf("pages %q, %v", pages, err)
+	}
+	for _, page := range pages {
+		if !strings.Contains(string(text), "]("+filepath.ToSlash(page)) {
+			t.Errorf("README.md does not lead to %s", page)
+		}
+	}
+}
