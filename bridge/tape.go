@@ -9,7 +9,8 @@ import (
 	"kmp2mqtt/kmp"
 )
 
-// A tape keeps the newest frames of a line, and of each kind of request the newest answer.
+// A tape keeps the newest frames of a line, and the newest answer to each request that tells who
+// the meter is or what its registers hold.
 const (
 	tapeFrames = 50       // as many as anybody looks at
 	tapeBytes  = 64 << 10 // of them in all
@@ -47,7 +48,7 @@ func (t *tape) note(at time.Time, dir kmp.Direction, wire []byte) {
 		return
 	}
 	request := string(t.asked.Wire)
-	if request == "" || len(f.Wire) == 0 || len(request)+len(f.Wire) > tapeLong {
+	if !keeps(request) || len(f.Wire) == 0 || len(request)+len(f.Wire) > tapeLong {
 		return // that a meter was silent is no answer to keep
 	}
 	if _, there := t.kinds[request]; !there && len(t.kinds) >= tapeKinds {
@@ -63,6 +64,20 @@ func (t *tape) note(at time.Time, dir kmp.Direction, wire []byte) {
 		t.kinds = make(map[string][]web.Frame)
 	}
 	t.kinds[request] = []web.Frame{t.asked, f}
+}
+
+// keeps says whether a request is of a kind whose answers are kept: who the meter is, and its
+// registers. Each page of a log is another request.
+func keeps(request string) bool {
+	const command = 2 // behind the start byte and the address
+	if len(request) <= command {
+		return false
+	}
+	switch kmp.Command(request[command]) {
+	case kmp.CmdGetType, kmp.CmdGetSerialNo, kmp.CmdGetRegister:
+		return true
+	}
+	return false
 }
 
 // newest are the newest frames, oldest first.

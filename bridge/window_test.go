@@ -487,8 +487,13 @@ func TestTape(t *testing.T) {
 		at = at.Add(time.Second)
 		tp.note(at, dir, wire)
 	}
-	note(kmp.ToMeter, 1)
+	serial := []byte{0x80, 0x3F, byte(kmp.CmdGetSerialNo), 0x35, 0xE9, 0x0D}
+	note(kmp.ToMeter, serial...)
 	note(kmp.FromMeter, 2)
+	for i := range 100 { // pages of a log
+		note(kmp.ToMeter, 0x80, 0x3F, byte(kmp.CmdLogger), byte(i))
+		note(kmp.FromMeter, 5)
+	}
 	for range 100 {
 		note(kmp.ToMeter, 3)
 		note(kmp.FromMeter, bytes.Repeat([]byte{4}, 1000)...)
@@ -496,13 +501,13 @@ func TestTape(t *testing.T) {
 	if frames := tp.newest(); len(frames) != tapeFrames {
 		t.Errorf("%d frames", len(frames))
 	}
-	if all := tp.all(); len(all) != tapeFrames+2 || all[0].Wire[0] != 1 || all[1].Wire[0] != 2 {
+	if all := tp.all(); len(all) != tapeFrames+2 || !bytes.Equal(all[0].Wire, serial) || all[1].Wire[0] != 2 {
 		t.Errorf("%d frames, %v", len(all), all[0])
 	}
 	for i := range 200 {
 		note(kmp.ToMeter, 5, byte(i))
 		note(kmp.FromMeter, bytes.Repeat([]byte{6}, 5000)...)
-		note(kmp.ToMeter, 7, byte(i))
+		note(kmp.ToMeter, 0x80, 0x3F, byte(kmp.CmdGetRegister), byte(i))
 		note(kmp.FromMeter, 8)
 		note(kmp.ToMeter, 9)
 		note(kmp.FromMeter)

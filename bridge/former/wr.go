@@ -99,7 +99,7 @@ func (m *migrator) wobwobrt() {
 			m.note(WasWrong, "%s was announced to Home Assistant with a capital letter and published without: that entity never had a value. It has one now.", plain(name))
 		}
 	}
-	m.note(WasWrong, "Units were written into the program: energy as kWh, power as W, flow as m³/h, whatever the meter sent. Now a value has the unit that came with it (GJ, kW, l/h). Where it differs, Home Assistant asks under Developer tools, Statistics, what to do with the older numbers: they were in the new unit all along, so update the unit and do not convert.")
+	m.note(WasWrong, "Units were written into the program: energy as kWh, power as W, flow as m³/h, whatever the meter sent. Now a value has the unit that came with it (GJ, kW, l/h). Where it differs, the sum of energy or volume in Home Assistant makes one false step when the entities are adopted; docs/adopt.md, Units, says how to take it out.")
 	m.note(WasWrong, "Unique ids and the device's id were the same in every installation: a second meter wrote over the first one's entities.")
 	m.note(WasWrong, "What runs when the connection to the broker is lost has the wrong number of parameters there and fails each time. kmp2mqtt comes back by itself.")
 	m.note(Changed, "Values were on %s/energy and so on, each by itself. They are in one JSON object on kmp2mqtt/%s now; with MQTT_VALUES=true each is also on a topic of its own, such as kmp2mqtt/%s/energy_gj.", topic, meter.name, meter.name)
