@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # What test/packages.sh does with the OpenRC service, inside a root with namespaces of its own.
 set -Eeuo pipefail
 trap 'echo "test/packages/openrc.sh: line $LINENO: $BASH_COMMAND" >&2; cat /var/log/kmp2mqtt.log >&2 || true' ERR
@@ -38,7 +39,7 @@ for _ in $(seq 300); do
   [ -z "$again" ] || [ "$again" = "$pid" ] || break
   sleep 0.1
 done
-[ -n "$again" ] && [ "$again" != "$pid" ] || fail "a bridge that crashed is not started again"
+[ "${again:-$pid}" != "$pid" ] || fail "a bridge that crashed is not started again"
 grep -q 'bridge started' /var/log/kmp2mqtt.log || fail "it does not log"
 rc-service --quiet kmp2mqtt stop
 [ -z "$(of_service)" ] || fail "it does not stop"
