@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"kmp2mqtt/bridge/battery"
 	"kmp2mqtt/bridge/numbers"
 	"kmp2mqtt/bridge/web"
 	"kmp2mqtt/kmp"
@@ -22,7 +23,7 @@ const (
 	chartHours  = 48
 	chartDays   = 31
 	// chartBridged is how far apart two readings may be for the counter at the full hour
-	// between them to be worked out.
+	// between them to be worked out; at midnight also one and a half intervals.
 	chartBridged = 2 * time.Hour
 	// chartFresh is how long bars from the history are good: many may look at once.
 	chartFresh = 10 * time.Second
@@ -41,9 +42,10 @@ type chart struct {
 	hours   []mark // the counter at full hours, ascending
 	days    []mark // and at midnights
 
-	barsMu sync.Mutex
-	made   time.Time // when the bars were taken from the history
-	bars   web.Chart // only the bars
+	logMu sync.Mutex
+	made  time.Time // when log was taken from the history
+	of    string    // the serial number that it is of
+	log   []mark    // the counter at full hours, as the meter's own log has it
 }
 
 // point is one moment of all curves.
@@ -68,10 +70,8 @@ func drawn(v numbers.Value) bool {
 	return false
 }
 
-// counted reports whether a counter makes the bars: energy, else volume.
-func counted(v numbers.Value) bool {
-	return v.Register.Name == "energy" || v.Register.Name == "volume"
-}
+// counters are the registers that make the bars, the best first.
+var counters = []string{"energy", "active_energy_import", "cooling_energy", "volume"}
 
 // symbol is how people write a unit.
 func symbol(u kmp.Unit) string {
@@ -89,21 +89,27 @@ func drawable(v kmp.Value) (float64, bool) {
 }
 
 // note takes the values of a reading. A meter that is another one begins anew.
-func (c *chart) note(serial string, zone *time.Location, r Reading) {
+func (c *chart) note(m MeterConfig, r Reading) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.serial != serial {
-		c.serial, c.series, c.points, c.spacing = serial, nil, nil, 0
+	if c.serial != r.Meter.Serial {
+		c.serial, c.series, c.points, c.spacing = r.Meter.Serial, nil, nil, 0
 		c.counter, c.last, c.hours, c.days = catalog.Register{}, mark{}, nil, nil
 	}
 	p := point{at: r.Time.Unix()}
 	for _, v := range r.Values {
-		if counted(v) {
-			c.count(v, zone, r.Time)
-		}
 		n, ok := drawable(v.Value)
 		if i := c.curve(v); i >= 0 && ok {
 			p.values[i], p.known[i] = float32(n), true
+		}
+	}
+	for _, name := range counters {
+		i := slices.IndexFunc(r.Values, func(v numbers.Value) bool { return v.Register.Name == name })
+		if i >= 0 {
+			c.count(r.Values[i], m, r.Time)
+		}
+		if i >= 0 || name == c.counter.Name { // a better one than those that follow
+			break
 		}
 	}
 	if len(c.series) > 0 {
@@ -147,10 +153,7 @@ func (c *chart) add(p point) {
 }
 
 // count notes the counter at the full hours and midnights that have passed since the last reading.
-func (c *chart) count(v numbers.Value, zone *time.Location, at time.Time) {
-	if c.counter.Name == "energy" && v.Register.Name != "energy" {
-		return
-	}
+func (c *chart) count(v numbers.Value, m MeterConfig, at time.Time) {
 	value, ok := drawable(v.Value)
 	if !ok {
 		return
@@ -161,35 +164,44 @@ func (c *chart) count(v numbers.Value, zone *time.Location, at time.Time) {
 		before = mark{}
 	}
 	c.last = mark{at, value}
-	if before.at.IsZero() || at.Sub(before.at) > chartBridged {
+	gap := at.Sub(before.at)
+	if before.at.IsZero() || gap > max(chartBridged, m.Interval*3/2) {
 		return
 	}
 	between := func(edge time.Time) mark {
-		share := float64(edge.Sub(before.at)) / float64(at.Sub(before.at))
+		share := float64(edge.Sub(before.at)) / float64(gap)
 		return mark{edge, before.value + (value-before.value)*share}
 	}
-	for edge := before.at.Truncate(time.Hour).Add(time.Hour); !edge.After(at); edge = edge.Add(time.Hour) {
-		c.hours = trimmed(append(c.hours, between(edge)), chartHours+1)
+	zone := m.zone()
+	for edge := fullHour(before.at, zone).Add(time.Hour); gap <= chartBridged && !edge.After(at); edge = edge.Add(time.Hour) {
+		c.hours = append(c.hours, between(edge))
 	}
-	if edge := midnight(at, zone); edge.After(before.at) {
-		c.days = trimmed(append(c.days, between(edge)), chartDays+1)
+	if edge := dayOf(at, zone); edge.After(before.at) {
+		c.days = append(c.days, between(edge))
 	}
+	c.hours, c.days = newest(c.hours, chartHours*time.Hour), newest(c.days, chartDays*24*time.Hour)
 }
 
-func trimmed(marks []mark, most int) []mark {
-	return slices.Delete(marks, 0, max(0, len(marks)-most))
+// newest leaves out what is older than span before the last mark.
+func newest(marks []mark, span time.Duration) []mark {
+	if len(marks) == 0 {
+		return marks
+	}
+	first := marks[len(marks)-1].at.Add(-span)
+	return slices.DeleteFunc(marks, func(m mark) bool { return m.at.Before(first) })
 }
 
-// midnight is the beginning of the day of t.
-func midnight(t time.Time, zone *time.Location) time.Time {
+// fullHour is the beginning of the hour of t, as clocks in a zone show it.
+func fullHour(t time.Time, zone *time.Location) time.Time {
+	_, seconds := t.In(zone).Zone()
+	offset := time.Duration(seconds) * time.Second
+	return t.Add(offset).Truncate(time.Hour).Add(-offset)
+}
+
+// dayOf is the first moment of the day of t. That is not always 0:00.
+func dayOf(t time.Time, zone *time.Location) time.Time {
 	y, m, d := t.In(zone).Date()
-	return time.Date(y, m, d, 0, 0, 0, 0, zone)
-}
-
-// nextDay is the midnight after that of t.
-func nextDay(t time.Time) time.Time {
-	y, m, d := t.Date()
-	return time.Date(y, m, d+1, 0, 0, 0, 0, t.Location())
+	return battery.NextDay(time.Date(y, m, d-1, 12, 0, 0, 0, zone))
 }
 
 // curves are the lines of the chart.
@@ -213,24 +225,69 @@ func (c *chart) curves() (times []int64, series []web.Series) {
 	return times, series
 }
 
-// remembered are the bars, as far as memory has them.
-func (c *chart) remembered(zone *time.Location) web.Chart {
+// bars are what was used by the hour and by the day: as the meter's own log has it, and behind
+// that as memory has it.
+func (c *chart) bars(log []mark, zone *time.Location) web.Chart {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	out := web.Chart{Title: c.counter.Title, Unit: symbol(c.unit), Source: "memory"}
-	bars := func(marks []mark, next func(time.Time) time.Time) []web.Bar {
-		if n := len(marks); n > 0 && c.last.at.After(marks[n-1].at) { // the one that is not over
-			marks = append(slices.Clone(marks), mark{next(marks[n-1].at), c.last.value})
+	var end time.Time // of the log
+	if len(log) > 0 {
+		out.Source, end = "log", log[len(log)-1].at
+	}
+	late := func(marks []mark) []mark {
+		return slices.DeleteFunc(slices.Clone(marks), func(m mark) bool { return !m.at.After(end) })
+	}
+	hours := append(slices.Clone(log), late(c.hours)...)
+	var days []mark
+	for _, m := range log {
+		if dayOf(m.at, zone).Equal(m.at) {
+			days = append(days, m)
 		}
-		return barsBetween(marks, next)
 	}
-	out.Hours = bars(c.hours, nextHour)
-	days := slices.Clone(c.days)
-	for i := range days {
-		days[i].at = days[i].at.In(zone)
+	days = append(days, late(c.days)...)
+	if c.last.at.After(end) { // what is not over
+		hours, days = open(hours, c.last, nextHour), open(days, c.last, inZone(zone))
+	} else if len(log) > 0 {
+		days = open(days, log[len(log)-1], inZone(zone))
 	}
-	out.Days = bars(days, nextDay)
+	out.Hours = bars(newest(hours, chartHours*time.Hour), nextHour)
+	out.Days = bars(newest(days, chartDays*24*time.Hour), inZone(zone))
 	return out
+}
+
+func nextHour(t time.Time) time.Time { return t.Add(time.Hour) }
+
+// inZone says when the next day begins in a zone.
+func inZone(zone *time.Location) func(time.Time) time.Time {
+	return func(t time.Time) time.Time { return battery.NextDay(t.In(zone)) }
+}
+
+// open adds the end of an hour or day that is not over, with what is counted so far. When its
+// beginning is not known there is none.
+func open(marks []mark, last mark, next func(time.Time) time.Time) []mark {
+	n := len(marks)
+	if n == 0 || !last.at.After(marks[n-1].at) || last.at.After(next(marks[n-1].at)) {
+		return marks
+	}
+	return append(marks, mark{next(marks[n-1].at), last.value})
+}
+
+// bars are what was counted between neighbouring marks. A bar whose end is missing is unknown.
+func bars(marks []mark, next func(time.Time) time.Time) []web.Bar {
+	list := []web.Bar{}
+	for i := 1; i < len(marks); i++ {
+		a, b := marks[i-1], marks[i]
+		for at := a.at; at.Before(b.at); at = next(at) {
+			bar := web.Bar{Start: at}
+			if used := b.value - a.value; at.Equal(a.at) && next(at).Equal(b.at) && used >= 0 {
+				used = short32(float32(used))
+				bar.Energy = &used
+			}
+			list = append(list, bar)
+		}
+	}
+	return list
 }
 
 // short32 is a number without the digits that a float32 does not have.
@@ -242,34 +299,12 @@ func short32(v float32) float64 {
 	return short
 }
 
-func nextHour(t time.Time) time.Time { return t.Add(time.Hour) }
-
-// barsBetween makes bars of neighbouring marks. A bar whose end is missing is unknown.
-func barsBetween(marks []mark, next func(time.Time) time.Time) []web.Bar {
-	bars := []web.Bar{}
-	for i := 1; i < len(marks); i++ {
-		a, b := marks[i-1], marks[i]
-		for at := a.at; at.Before(b.at) && len(bars) < 1000; at = next(at) {
-			bar := web.Bar{Start: at}
-			if used := b.value - a.value; next(at).Equal(b.at) && at.Equal(a.at) && used >= 0 {
-				used = short32(float32(used))
-				bar.Energy = &used
-			}
-			bars = append(bars, bar)
-		}
-	}
-	return bars
-}
-
-// fromRows makes the bars of the rows of an hour log, which are in order.
-func (c *chart) fromRows(rows []logbook.Row, zone *time.Location) (web.Chart, bool) {
+// marks are the counter at full hours, of the rows of an hour log, which are in order.
+func (c *chart) marks(rows []logbook.Row, zone *time.Location) []mark {
 	c.mu.Lock()
-	id, title, unit := c.counter.ID, c.counter.Title, c.unit
+	id, unit := c.counter.ID, c.unit
 	c.mu.Unlock()
-	if id == 0 {
-		return web.Chart{}, false
-	}
-	var hours, days []mark
+	var hours []mark
 	for _, row := range rows {
 		i := slices.IndexFunc(row.Registers, func(r kmp.Register) bool { return r.ID == id && r.Unit == unit })
 		if i < 0 || row.Time.IsZero() {
@@ -279,21 +314,11 @@ func (c *chart) fromRows(rows []logbook.Row, zone *time.Location) (web.Chart, bo
 		if err != nil {
 			continue
 		}
-		m := mark{row.Time.Add(row.Correction).Round(time.Hour), d.Float64()}
+		m := mark{fullHour(row.Time.Add(row.Correction+30*time.Minute), zone), d.Float64()}
 		if n := len(hours); n > 0 && !m.at.After(hours[n-1].at) {
 			continue // a log that began anew, or a clock that was set back
 		}
 		hours = append(hours, m)
-		if local := m.at.In(zone); midnight(m.at, zone).Equal(m.at) {
-			days = append(days, mark{local, m.value})
-		}
 	}
-	out := web.Chart{Title: title, Unit: symbol(unit), Source: "log"}
-	if n := len(hours); n > 0 {
-		if d := len(days); d > 0 && hours[n-1].at.After(days[d-1].at) { // the day that is not over
-			days = append(days, mark{nextDay(days[d-1].at), hours[n-1].value})
-		}
-	}
-	out.Hours, out.Days = barsBetween(trimmed(hours, chartHours+1), nextHour), barsBetween(trimmed(days, chartDays+1), nextDay)
-	return out, len(out.Hours) > 0
+	return hours
 }

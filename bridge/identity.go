@@ -228,6 +228,7 @@ func (p *poller) identify(ctx context.Context, d *device) error {
 	if d.record.Profile.Serial != text {
 		d.keys, d.last, d.whole, d.again, d.strange = nil, nil, time.Time{}, 0, false
 		d.status.retained, d.status.unknown, d.status.hasInfo, d.status.drift = nil, nil, false, nil
+		d.status.values, d.status.info = nil, nil
 		p.recall(d, text)
 		d.keys = d.remembered()
 	}

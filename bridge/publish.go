@@ -121,7 +121,7 @@ func (p *poller) succeed(d *device, r Reading) (state []byte, again bool) {
 	first := d.last == nil
 	d.last = r.Values
 	d.status.values, d.status.info = r.Values, r.Info
-	p.charts[d.index].note(r.Meter.Serial, d.cfg.zone(), r)
+	p.charts[d.index].note(d.cfg, r)
 	messages := stateMessages(p.topics, r, d.keys, p.each)
 	messages = append(messages, compatMessages(p.compat, d.index, r, d.status.unknown)...)
 	p.put(append(msgs, messages...)...)

@@ -18,7 +18,6 @@ import (
 	"kmp2mqtt/kmp"
 	"kmp2mqtt/kmp/catalog"
 	"kmp2mqtt/kmp/diagnosis"
-	"kmp2mqtt/kmp/logbook"
 )
 
 // maxAlign bounds how long somebody may hold a line to move its head.
@@ -271,44 +270,32 @@ func (w *window) Chart(_ context.Context, meter string) (web.Chart, error) {
 		return web.Chart{}, err
 	}
 	c, zone := w.bridge.charts[index], w.bridge.cfg.Meters[index].zone()
-	out := w.logged(c, w.bridge.roster.serial(index), zone)
-	if out.Source == "" {
-		out = c.remembered(zone)
-	}
+	out := c.bars(w.logged(c, w.bridge.roster.serial(index), zone), zone)
 	out.Times, out.Series = c.curves()
 	return out, nil
 }
 
-// logged are the bars that the kept rows of the meter's own log make; Source is empty when
-// there are none.
-func (w *window) logged(c *chart, serial string, zone *time.Location) web.Chart {
+// logged is the meter's counter as the kept rows of its own hour log have it.
+func (w *window) logged(c *chart, serial string, zone *time.Location) []mark {
 	rows := w.bridge.history
 	if rows == nil || serial == "" {
-		return web.Chart{}
-	}
-	c.barsMu.Lock()
-	defer c.barsMu.Unlock()
-	if time.Since(c.made) < chartFresh {
-		return c.bars
-	}
-	c.made, c.bars = time.Now(), web.Chart{}
-	last, found, err := rows.Last(serial, kmp.LogHour)
-	if err != nil || !found || last.Time.IsZero() {
-		return c.bars
-	}
-	var list []logbook.Row
-	since := midnight(last.Time, zone).AddDate(0, 0, -chartDays)
-	err = rows.Range(serial, kmp.LogHour, since, time.Time{}, func(r logbook.Row) error {
-		list = append(list, r)
-		if len(list) > 25*(chartDays+1) {
-			list = list[1:]
-		}
 		return nil
-	})
-	if bars, ok := c.fromRows(list, zone); ok && err == nil {
-		c.bars = bars
 	}
-	return c.bars
+	c.logMu.Lock()
+	defer c.logMu.Unlock()
+	if c.of == serial && time.Since(c.made) < chartFresh {
+		return c.log
+	}
+	c.of, c.made, c.log = serial, time.Now(), nil
+	last, found, err := rows.Last(serial, kmp.LogHour)
+	if err != nil || !found {
+		return nil
+	}
+	const most = 25 * (chartDays + 1)
+	if list, err := rows.After(serial, kmp.LogHour, int64(last.ID)-most, most); err == nil {
+		c.log = newest(c.marks(list, zone), (chartDays+1)*24*time.Hour)
+	}
+	return c.log
 }
 
 // Recording implements [web.Source].

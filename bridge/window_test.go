@@ -15,6 +15,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
+	"kmp2mqtt/bridge/battery"
 	"kmp2mqtt/bridge/history"
 	"kmp2mqtt/bridge/numbers"
 	"kmp2mqtt/bridge/web"
@@ -347,42 +350,54 @@ func TestReportNothingThere(t *testing.T) {
 	})
 }
 
-// at is a reading of a counter and a power.
-func chartReading(at time.Time, energy, power string) Reading {
-	decimal := func(s string) kmp.Decimal {
-		d, _ := kmp.ParseDecimal(s)
-		return d
-	}
-	r := Reading{Time: at}
-	for id, s := range map[uint16]string{60: energy, 80: power} {
-		unit := kmp.Unit(0x08) // GJ
-		if id == 80 {
-			unit = 0x16 // kW
-		}
-		v := numbers.Value{Register: catalog.Lookup(id), Unit: unit, Key: catalog.Key(catalog.Lookup(id).Name, unit)}
-		if s != "" {
-			v.Value = decimal(s)
+// chartReading is a reading of meters; what is empty is unknown.
+func chartReading(serial string, at time.Time, values map[uint16]string) Reading {
+	units := map[uint16]kmp.Unit{60: 0x08, 68: 0x27, 80: 0x16, 63: 0x08}
+	r := Reading{Time: at, Meter: Meter{Serial: serial}}
+	for id, s := range values {
+		v := numbers.Value{Register: catalog.Lookup(id), Unit: units[id], Key: catalog.Key(catalog.Lookup(id).Name, units[id])}
+		if d, err := kmp.ParseDecimal(s); err == nil {
+			v.Value = d
 		}
 		r.Values = append(r.Values, v)
 	}
 	return r
 }
 
-// Memory has the curves of a day in a fixed number of points, and bars between full hours.
-func TestChartMemory(t *testing.T) {
-	zone, err := time.LoadLocation("Europe/Copenhagen")
+func inPlace(t *testing.T, zone string, interval time.Duration) MeterConfig {
+	t.Helper()
+	z, err := time.LoadLocation(zone)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return MeterConfig{Zone: z, Interval: interval}
+}
+
+// barTexts writes bars as one line each: their beginning and what was used, - where that is unknown.
+func barTexts(list []web.Bar) []string {
+	var lines []string
+	for _, b := range list {
+		used := "-"
+		if b.Energy != nil {
+			used = fmt.Sprint(*b.Energy)
+		}
+		lines = append(lines, b.Start.Format("2 15:04 ")+used)
+	}
+	return lines
+}
+
+// Memory has the curves of a day in a fixed number of points, and bars between full hours.
+func TestChartMemory(t *testing.T) {
+	m := inPlace(t, "Europe/Copenhagen", 10*time.Second)
 	var c chart
-	start := time.Date(2026, 11, 20, 21, 50, 0, 0, zone)
+	start := time.Date(2026, 11, 20, 21, 50, 0, 0, m.Zone)
 	for i := range 4 * 24 * 360 { // four days, every 10 s: 0.36 GJ an hour
 		at := start.Add(time.Duration(i) * 10 * time.Second)
 		power := "1.5"
 		if i%7 == 0 {
 			power = ""
 		}
-		c.note("1", zone, chartReading(at, fmt.Sprintf("%d.%03d", i/1000, i%1000), power))
+		c.note(m, chartReading("1", at, map[uint16]string{60: fmt.Sprintf("%d.%03d", i/1000, i%1000), 80: power}))
 		if len(c.points) > chartPoints || len(c.hours) > chartHours+1 || len(c.days) > chartDays+1 {
 			t.Fatalf("%d points, %d hours, %d days", len(c.points), len(c.hours), len(c.days))
 		}
@@ -405,77 +420,165 @@ func TestChartMemory(t *testing.T) {
 	if known == 0 || known == len(times) {
 		t.Errorf("%d of %d powers are known", known, len(times))
 	}
-	bars := c.remembered(zone)
-	if bars.Unit != "GJ" || bars.Title != "Energy" || bars.Source != "memory" || len(bars.Hours) != chartHours+1 || len(bars.Days) != 4 {
-		t.Fatalf("%d hours and %d days of %s in %s", len(bars.Hours), len(bars.Days), bars.Title, bars.Unit)
+	bars := c.bars(nil, m.Zone)
+	if bars.Unit != "GJ" || bars.Title != "Energy" || bars.Source != "memory" || len(bars.Hours) != chartHours {
+		t.Fatalf("%d hours of %s in %s", len(bars.Hours), bars.Title, bars.Unit)
 	}
-	for _, b := range bars.Hours[:chartHours] {
+	for _, b := range bars.Hours[:chartHours-1] {
 		if b.Energy == nil || *b.Energy != 0.36 || b.Start.Minute() != 0 {
 			t.Fatalf("%v: %v", b.Start, b.Energy)
 		}
 	}
-	for _, b := range bars.Days[:3] {
-		if b.Energy == nil || *b.Energy != 8.64 || b.Start.Hour() != 0 {
-			t.Fatalf("%v: %v", b.Start, b.Energy)
-		}
+	if diff := cmp.Diff([]string{"21 00:00 8.64", "22 00:00 8.64", "23 00:00 8.64", "24 00:00 7.859"}, barTexts(bars.Days)); diff != "" {
+		t.Error(diff)
 	}
 
-	// Three hours without a reading: nobody knows how they divide.
+	// Three hours without a reading: nobody knows how they divide, nor whose what came after is.
 	at := start.Add(4*24*time.Hour + 3*time.Hour)
+	c.note(m, chartReading("1", at, map[uint16]string{60: "40.000"}))
+	if h := barTexts(c.bars(nil, m.Zone).Hours); h[len(h)-1] != "24 20:00 0.36" {
+		t.Errorf("%q", h[len(h)-3:])
+	}
 	for i := range 400 {
-		c.note("1", zone, chartReading(at.Add(time.Duration(i)*10*time.Second), fmt.Sprintf("40.%03d", i), "1"))
+		c.note(m, chartReading("1", at.Add(time.Duration(i)*10*time.Second), map[uint16]string{60: fmt.Sprintf("40.%03d", i)}))
 	}
-	unknown := 0
-	for _, b := range c.remembered(zone).Hours {
-		if b.Energy == nil {
-			unknown++
-		}
-	}
-	if unknown < 3 || unknown > 5 {
-		t.Errorf("%d hours are unknown", unknown)
+	h := barTexts(c.bars(nil, m.Zone).Hours)
+	if diff := cmp.Diff([]string{"24 20:00 0.36", "24 21:00 -", "24 22:00 -", "24 23:00 -", "25 00:00 -", "25 01:00 0.339"}, h[len(h)-6:]); diff != "" {
+		t.Error(diff)
 	}
 	// Another meter, and a counter that fell: nothing of before is left.
-	c.note("2", zone, chartReading(at.Add(5*time.Hour), "1.000", "1"))
-	if bars := c.remembered(zone); len(bars.Hours) != 0 || len(c.points) != 1 {
+	c.note(m, chartReading("2", at.Add(5*time.Hour), map[uint16]string{60: "1.000", 80: "1"}))
+	if bars := c.bars(nil, m.Zone); len(bars.Hours) != 0 || len(c.points) != 1 {
 		t.Errorf("%+v, %d points", bars, len(c.points))
 	}
 }
 
-// The bars of the meter's own log are the differences of its rows; a missing row leaves a hole.
-func TestChartRows(t *testing.T) {
-	zone := time.UTC
+// The bars of the meter's own log are the differences of its rows, a missing row leaves a hole,
+// and memory has what is newer.
+func TestChartLog(t *testing.T) {
+	m := inPlace(t, "UTC", 10*time.Minute)
 	var c chart
-	c.note("1", zone, chartReading(time.Date(2026, 11, 20, 12, 0, 0, 0, zone), "100.000", "1"))
-	var rows []logbook.Row
-	start := time.Date(2026, 10, 20, 0, 0, 0, 0, zone)
-	for i := range 30 * 24 {
-		if i == 30*24-10 {
-			continue
+	now := time.Date(2026, 11, 20, 12, 10, 0, 0, m.Zone)
+	c.note(m, chartReading("1", now, map[uint16]string{60: "36.00", 68: "5"}))
+	row := func(at time.Time, unscaled int64) logbook.Row {
+		d, err := kmp.NewDecimal(unscaled, -2)
+		if err != nil {
+			t.Fatal(err)
 		}
-		d, _ := kmp.NewDecimal(int64(i*5), -2)
 		register, err := kmp.NewRegister(60, 0x08, d, 4)
 		if err != nil {
 			t.Fatal(err)
 		}
-		rows = append(rows, logbook.Row{Log: kmp.LogHour, ID: uint32(i), Time: start.Add(time.Duration(i) * time.Hour), Registers: []kmp.Register{register}})
+		return logbook.Row{Log: kmp.LogHour, Time: at, Registers: []kmp.Register{register}}
 	}
-	bars, ok := c.fromRows(rows, zone)
-	if !ok || bars.Source != "log" || bars.Unit != "GJ" {
-		t.Fatalf("%+v, %v", bars, ok)
-	}
-	unknown := 0
-	for _, b := range bars.Hours {
-		if b.Energy == nil {
-			unknown++
-		} else if *b.Energy != 0.05 {
-			t.Errorf("%v: %v", b.Start, *b.Energy)
+	var rows []logbook.Row
+	start := time.Date(2026, 10, 21, 0, 0, 0, 0, m.Zone)
+	for i := range 30*24 + 1 { // up to 20 November, 0:00
+		if i != 30*24-10 {
+			rows = append(rows, row(start.Add(time.Duration(i)*time.Hour), int64(i*5)))
 		}
 	}
-	if unknown != 2 || len(bars.Hours) != chartHours+1 {
-		t.Errorf("%d of %d hours are unknown", unknown, len(bars.Hours))
+	log := c.marks(rows, m.Zone)
+	bars := c.bars(log, m.Zone)
+	if bars.Source != "log" || bars.Unit != "GJ" || len(bars.Hours) != chartHours || len(bars.Days) != 31 {
+		t.Fatalf("%d hours and %d days of %s", len(bars.Hours), len(bars.Days), bars.Source)
 	}
-	if n := len(bars.Days); n != 30 || *bars.Days[0].Energy != 1.2 || *bars.Days[n-1].Energy != 1.15 {
-		t.Errorf("%d days", n)
+	h, d := barTexts(bars.Hours), barTexts(bars.Days)
+	if diff := cmp.Diff([]string{"19 12:00 0.05", "19 13:00 -", "19 14:00 -", "19 15:00 0.05"}, h[36:40]); diff != "" {
+		t.Error(diff)
+	}
+	if d[0] != "21 00:00 1.2" || d[29] != "19 00:00 1.2" || d[30] != "20 00:00 0" {
+		t.Errorf("%q", d)
+	}
+	// Two hours of today are only in memory yet.
+	for i := range 13 {
+		c.note(m, chartReading("1", now.Add(time.Duration(i)*10*time.Minute), map[uint16]string{60: fmt.Sprintf("36.%02d", i)}))
+	}
+	h = barTexts(c.bars(log, m.Zone).Hours)
+	if diff := cmp.Diff([]string{"20 12:00 -", "20 13:00 0.06", "20 14:00 0.01"}, h[len(h)-3:]); diff != "" {
+		t.Error(diff)
+	}
+	d = barTexts(c.bars(log, m.Zone).Days)
+	if d[len(d)-1] != "20 00:00 0.12" {
+		t.Errorf("%q", d[len(d)-3:])
+	}
+	// Days without rows are not in the day before them.
+	gap := c.marks(append(rows[:5*24+1:5*24+1], row(start.AddDate(0, 0, 9).Add(5*time.Hour), 9999)), m.Zone)
+	if diff := cmp.Diff([]string{"24 00:00 1.2", "25 00:00 1.2"}, barTexts(c.bars(gap, m.Zone).Days)[3:5]); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Hours and days are those of the meter's clock: of zones with half hours, of days that begin
+// at one o'clock, and across a computer's clock that was wrong.
+func TestChartZones(t *testing.T) {
+	for zone, start := range map[string]time.Time{
+		"Asia/Kolkata":     time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC),
+		"America/Santiago": time.Date(2026, 9, 4, 12, 0, 0, 0, time.UTC),
+		"Europe/Berlin":    time.Date(2026, 10, 24, 12, 0, 0, 0, time.UTC),
+	} {
+		m := inPlace(t, zone, 10*time.Minute)
+		var c chart
+		var rows []logbook.Row
+		d, err := kmp.NewDecimal(0, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 4 * 24 * 6 {
+			at := start.Add(time.Duration(i) * 10 * time.Minute)
+			c.note(m, chartReading("1", at, map[uint16]string{60: fmt.Sprint(i)}))
+			if local := at.In(m.Zone); local.Minute() == 0 {
+				if d, err = kmp.NewDecimal(int64(i), 0); err != nil {
+					t.Fatal(err)
+				}
+				register, err := kmp.NewRegister(60, 0x08, d, 4)
+				if err != nil {
+					t.Fatal(err)
+				}
+				rows = append(rows, logbook.Row{Log: kmp.LogHour, Time: local, Registers: []kmp.Register{register}})
+			}
+		}
+		memory, log := c.bars(nil, m.Zone), c.bars(c.marks(rows, m.Zone), m.Zone)
+		for name, bars := range map[string]web.Chart{"memory": memory, "log": log} {
+			if len(bars.Hours) != chartHours || len(bars.Days) < 3 || len(bars.Days) > 5 {
+				t.Fatalf("%s, %s: %d hours, %q", zone, name, len(bars.Hours), barTexts(bars.Days))
+			}
+			for _, b := range bars.Hours[:chartHours-1] {
+				if b.Start.In(m.Zone).Minute() != 0 || b.Energy == nil || *b.Energy != 6 {
+					t.Errorf("%s, %s: %v %v", zone, name, b.Start, b.Energy)
+				}
+			}
+			for _, b := range bars.Days[:len(bars.Days)-1] {
+				hours := battery.NextDay(b.Start).Sub(b.Start).Hours()
+				if b.Energy == nil || *b.Energy != 6*hours {
+					t.Errorf("%s, %s: %v %v", zone, name, b.Start, b.Energy)
+				}
+			}
+		}
+		c.note(m, chartReading("1", start.AddDate(0, 5, 0), map[uint16]string{60: "2000"}))
+		c.note(m, chartReading("1", start.AddDate(0, 5, 0).Add(90*time.Minute), map[uint16]string{60: "2009"}))
+		if bars := c.bars(nil, m.Zone); len(bars.Hours) > 2 || len(bars.Days) > chartDays {
+			t.Errorf("%s: %d hours, %d days after the clock was set right", zone, len(bars.Hours), len(bars.Days))
+		}
+	}
+}
+
+// A meter without energy has bars of what it counts; one that is read rarely has those of days.
+func TestChartCounters(t *testing.T) {
+	m := inPlace(t, "UTC", 6*time.Hour)
+	var c chart
+	start := time.Date(2026, 11, 20, 3, 0, 0, 0, time.UTC)
+	for i := range 10 {
+		c.note(m, chartReading("1", start.Add(time.Duration(i)*6*time.Hour), map[uint16]string{68: fmt.Sprint(i)}))
+	}
+	bars := c.bars(nil, m.Zone)
+	if diff := cmp.Diff([]string{"21 00:00 4", "22 00:00 1.5"}, barTexts(bars.Days)); diff != "" || bars.Title != "Volume" || bars.Unit != "l" || len(bars.Hours) != 0 {
+		t.Errorf("%s %s, %d hours: %s", bars.Title, bars.Unit, len(bars.Hours), diff)
+	}
+	c.note(m, chartReading("1", start.AddDate(0, 0, 3), map[uint16]string{68: "11", 63: "1", 60: "5"}))
+	c.note(m, chartReading("1", start.AddDate(0, 0, 4), map[uint16]string{68: "12", 63: "2", 60: ""})) // held
+	if bars := c.bars(nil, m.Zone); bars.Title != "Energy" {
+		t.Errorf("%s where there is energy", bars.Title)
 	}
 }
 

@@ -143,7 +143,7 @@ func (b Budget) Next(u Usage, now, wanted time.Time) time.Time {
 		return t
 	}
 	for b.left(u.Today(t.In(now.Location()))) == 0 {
-		t = nextDay(t.In(now.Location()))
+		t = NextDay(t.In(now.Location()))
 	}
 	today := u.Today(t.In(now.Location()))
 	last := u.Last.In(now.Location())
@@ -151,7 +151,7 @@ func (b Budget) Next(u Usage, now, wanted time.Time) time.Time {
 		return t
 	}
 	// One share more than there are readings, so that the last one is before midnight.
-	paced := last.Add(nextDay(last).Sub(last) / time.Duration(b.left(today)+1))
+	paced := last.Add(NextDay(last).Sub(last) / time.Duration(b.left(today)+1))
 	if paced.After(t) {
 		return paced
 	}
@@ -167,7 +167,7 @@ func (b Budget) Command(u Usage, now time.Time) (ok bool, next time.Time) {
 	}
 	next = now
 	for d := u.Today(next); d.Commands >= b.half() || b.left(d) == 0; d = u.Today(next) {
-		next = nextDay(next)
+		next = NextDay(next)
 	}
 	return next.Equal(now), next
 }
@@ -180,9 +180,9 @@ func (b Budget) left(d Day) uint64 { return uint64(b.PerDay) - min(d.Reads, uint
 
 func dateOf(t time.Time) string { return t.Format(time.DateOnly) }
 
-// nextDay returns the first moment of a later date than t's. That is not always 0:00:
+// NextDay returns the first moment of a later date than t's. That is not always 0:00:
 // clocks are set forward over midnight in some places, and back to before it in others.
-func nextDay(t time.Time) time.Time {
+func NextDay(t time.Time) time.Time {
 	t = t.Round(0)
 	y, m, d := t.Date()
 	for at := t; ; {

@@ -57,7 +57,7 @@ func TestNextDay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := nextDay(from.In(zone(t, c.zone)))
+		got := NextDay(from.In(zone(t, c.zone)))
 		if text := got.Format(time.RFC3339Nano); text != c.want {
 			t.Errorf("%s: after %s comes %s, want %s", c.what, c.from, text, c.want)
 		}
@@ -70,7 +70,7 @@ func TestNextDayIsTheFirst(t *testing.T) {
 	for _, name := range []string{"Europe/Copenhagen", "America/Sao_Paulo", "America/Havana", "Asia/Beirut", "Africa/Cairo", "Pacific/Apia", "Australia/Lord_Howe", "America/Nuuk"} {
 		loc := zone(t, name)
 		for now := time.Date(2010, 1, 1, 0, 17, 0, 0, loc); now.Year() < 2020; now = now.Add(time.Hour) {
-			next := nextDay(now)
+			next := NextDay(now)
 			if !next.After(now) || dateOf(next) <= dateOf(now) || dateOf(next.Add(-1)) > dateOf(now) || next.Sub(now) > 26*time.Hour {
 				t.Fatalf("%s: after %v comes %v", name, now, next)
 			}
