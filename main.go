@@ -524,7 +524,7 @@ func (p program) adopt(ctx context.Context, args []string) error {
 		if report.Setting != "" {
 			fmt.Fprintf(p.err, "The setting that it needs: %s\n", report.Setting)
 		}
-		return errors.New("nothing is adopted")
+		return errors.New(report.Outcome())
 	}
 	if *asJSON {
 		return p.printJSON(report)
@@ -544,7 +544,12 @@ func (p program) health(ctx context.Context, args []string) error {
 		return err
 	}
 	if *base == "" {
-		listen := cmp.Or(p.setting("HTTP_LISTEN"), bridge.DefaultHTTPListen)
+		listen := bridge.DefaultHTTPListen
+		for _, s := range p.environ { // empty means off
+			if v, ok := strings.CutPrefix(s, "HTTP_LISTEN="); ok {
+				listen = strings.TrimSpace(v)
+			}
+		}
 		host, port, err := net.SplitHostPort(listen)
 		if err != nil {
 			return usagef("HTTP_LISTEN is %q: without the page nobody can be asked", listen)

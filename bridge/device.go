@@ -203,6 +203,25 @@ func (d *device) account(began time.Time, before, after kmp.Stats, e errand) {
 	d.record.Echo = d.record.Echo || after.Echo
 }
 
+// alignFrames of an alignment count as one reading: as many answers as it takes to keep the
+// meter awake for half a minute.
+const alignFrames = 64
+
+// aligned notes what an alignment cost the battery, and says of the line.
+func (d *device) aligned(s kmp.Stats, sum diagnosis.Summary) {
+	for i := range uint64(sum.Reads) { // one that somebody broke off says nothing
+		d.quality.Note(i < s.Answers)
+	}
+	cost := battery.Day{Frames: s.Answers, Bytes: s.BytesReceived + s.BytesSent, Awake: s.Awake.Seconds()}
+	if s.Awake > 0 {
+		cost.Reads = 1 + s.Answers/alignFrames
+		cost.Commands = cost.Reads
+	}
+	d.record.Usage.Note(time.Now(), cost)
+	d.status.checksum += s.ChecksumErrors
+	d.status.echo = s.Echo
+}
+
 // judge classifies the newest visit by its evidence.
 func (d *device) judge(err error, now time.Time) diagnosis.Code {
 	v := &d.evidence

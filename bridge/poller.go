@@ -110,7 +110,7 @@ type poller struct {
 	version  string
 	tape     *tape        // what was said on the line
 	charts   []*chart     // of all meters, by device.index
-	moved    atomic.Int64 // when it last did something, Unix time in seconds; 0: there is nothing to do
+	moved    atomic.Int64 // when it last did something, nanoseconds since started; 0: there is nothing to do
 	log      *slog.Logger
 	started  time.Time
 	count    int         // meters over all lines
@@ -213,7 +213,26 @@ func (p *poller) step(ctx context.Context) bool {
 }
 
 // alive notes that the poller gets on with what it does.
-func (p *poller) alive() { p.moved.Store(time.Now().Unix()) }
+func (p *poller) alive() { p.moved.Store(int64(time.Since(p.started)) + 1) }
+
+// idle is how long the poller has been at one thing without a byte sent or received; 0: it has
+// nothing to do.
+func (p *poller) idle() time.Duration {
+	if moved := p.moved.Load(); moved != 0 {
+		return time.Since(p.started) - time.Duration(moved)
+	}
+	return 0
+}
+
+// patience is how long it may be: nothing may come for as long as an answer may take, and noise
+// that looks like one holds a slow line for longer.
+func (p *poller) patience() time.Duration {
+	longest := stuckAfter
+	for _, d := range p.devices {
+		longest = max(longest, time.Minute+2*cmp.Or(d.cfg.Timeout, kmp.DefaultTimeout)+2*kmp.MaxFrame*d.cfg.ByteTime)
+	}
+	return longest
+}
 
 // fulfil does what somebody wants, a usual reading aside.
 func (p *poller) fulfil(ctx context.Context, w wish) {
@@ -446,13 +465,15 @@ func (p *poller) alignHead(ctx context.Context, d *device, w wish) {
 		w.done(outcome{err: errStopped})
 		return
 	}
-	idle := p.conn != nil
-	summary, err := p.align(ctx, d, w.align)
+	idle, length := p.conn != nil, w.align.length
+	began := time.Now()
+	summary, err := p.align(ctx, d, w.align, length)
 	if idle && err != nil && ctx.Err() == nil && summary.Good == 0 { // the line may have died before
-		summary, err = p.align(ctx, d, w.align)
+		summary, err = p.align(ctx, d, w.align, length-time.Since(began))
 	}
 	w.align.end(summary)
 	for _, other := range p.devices {
+		other.confirm = true    // the head may sit on another meter now
 		if other.failures > 0 { // now may be better than what was planned
 			other.due = p.afford(other, time.Now(), time.Now())
 		}
@@ -463,14 +484,13 @@ func (p *poller) alignHead(ctx context.Context, d *device, w wish) {
 }
 
 // align is one attempt of it. With an error the line is closed.
-func (p *poller) align(ctx context.Context, d *device, a *alignment) (diagnosis.Summary, error) {
+func (p *poller) align(ctx context.Context, d *device, a *alignment, length time.Duration) (diagnosis.Summary, error) {
 	if err := p.open(ctx); err != nil {
 		return diagnosis.Summary{}, err
 	}
 	c := kmp.NewConn(borrowed{p.wire}, kmp.Options{Timeout: diagnosis.AlignTimeout, ByteTime: p.devices[0].cfg.ByteTime, Retries: -1, Trace: p.trace})
-	began := time.Now()
-	summary, err := diagnosis.AlignOn(ctx, c, d.cfg.Address, a.length, a.sample)
-	d.account(began, kmp.Stats{}, c.Stats(), errand{survey: true, command: true})
+	summary, err := diagnosis.AlignOn(ctx, c, d.cfg.Address, length, a.sample)
+	d.aligned(c.Stats(), summary)
 	if err != nil {
 		p.hangUp()
 	}

@@ -25,17 +25,19 @@ func (b *bridge) serve(ctx context.Context) {
 		Listen: b.cfg.HTTP.Listen, Username: b.cfg.HTTP.Username, Password: b.cfg.HTTP.Password,
 		Ingress: b.cfg.HTTP.Ingress, Log: b.deps.Log,
 	}
-	for failures := 0; ; failures++ {
+	for told := false; ; {
 		server, err := web.Listen(ctx, cfg, b.window)
 		if err == nil {
 			b.deps.Log.Info("page is served", "address", "http://"+server.Addr().String())
+			told = false
 			err = server.Run(ctx)
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		if failures == 0 {
+		if !told {
 			b.deps.Log.Error("cannot serve the page; trying again", "error", err)
+			told = true
 		}
 		pause := time.NewTimer(pagePause)
 		select {
@@ -47,15 +49,15 @@ func (b *bridge) serve(ctx context.Context) {
 	}
 }
 
-// stuckAfter is how long a poller may be at one thing without a byte sent or received. The
-// longest that is in order: a time-out of a minute, or a line that takes 45 s to open.
+// stuckAfter is how long a poller may be at one thing without a byte sent or received, at the
+// least. The longest that is in order on a usual line: 45 s to open it.
 const stuckAfter = 3 * time.Minute
 
 // stuck are the lines whose poller shows no sign of life.
-func (b *bridge) stuck(now time.Time) []string {
+func (b *bridge) stuck() []string {
 	var lines []string
 	for _, p := range b.pollers {
-		if since := p.moved.Load(); since != 0 && now.Sub(time.Unix(since, 0)) > stuckAfter {
+		if p.idle() > p.patience() {
 			lines = append(lines, p.shown)
 		}
 	}
@@ -88,7 +90,7 @@ func (b *bridge) report(ctx context.Context) {
 			b.deps.Notify("READY=1\nSTATUS=" + b.summary())
 			ticker.Reset(reportEvery(b.deps.Watchdog))
 		}
-		stuck := b.stuck(time.Now())
+		stuck := b.stuck()
 		if len(stuck) == 0 {
 			b.deps.Notify("WATCHDOG=1\nSTATUS=" + b.summary())
 		} else if told == 0 {

@@ -91,7 +91,7 @@ func (w *window) Bridge() web.Bridge {
 	return web.Bridge{
 		Version: b.deps.Version, Commit: b.deps.Commit, Started: b.deps.Started, Topic: b.topics.base,
 		Connected: b.session.Connected(), Brokers: brokers, Queue: box.Due + box.InFlight, Dropped: box.Dropped,
-		Memory: memory(), Settings: b.cfg.Redacted(), Stuck: b.stuck(time.Now()),
+		Memory: memory(), Settings: b.cfg.Redacted(), Stuck: b.stuck(),
 	}
 }
 
@@ -106,7 +106,15 @@ func (w *window) Meters() []web.Meter {
 }
 
 // placeName is what a meter is called here as long as it has no name of its own.
-func placeName(index int) string { return fmt.Sprintf("line-%d", index+1) }
+func (w *window) placeName(index int) string {
+	name := fmt.Sprintf("line-%d", index+1)
+	for {
+		if _, taken := w.bridge.roster.find(name); !taken {
+			return name
+		}
+		name += "-"
+	}
+}
 
 func (w *window) meter(index int, s status) web.Meter {
 	b := w.bridge
@@ -121,7 +129,7 @@ func (w *window) meter(index int, s status) web.Meter {
 		m.ReadsFailed = map[string]int{}
 	}
 	if m.Name == "" {
-		m.Name = placeName(index)
+		m.Name = w.placeName(index)
 		m.Title = cmp.Or(m.Title, s.meter.Line)
 	} else {
 		m.Title = cmp.Or(m.Title, m.Name)
@@ -149,7 +157,7 @@ func (w *window) find(name string) (int, bool) {
 		return i, true
 	}
 	for i, s := range w.bridge.roster.statuses() {
-		if s.meter.Name == "" && name == placeName(i) {
+		if s.meter.Name == "" && name == w.placeName(i) {
 			return i, true
 		}
 	}
@@ -181,29 +189,34 @@ func failure(err error) error {
 
 // Read implements [web.Source].
 func (w *window) Read(ctx context.Context, meter string, request []byte) ([]byte, error) {
-	refuse := func(transaction []byte, err error) ([]byte, error) {
-		return responseJSON(transaction, nil, err), failure(err)
+	refuse := func(transaction []byte, kind, err error) ([]byte, error) {
+		response := responseJSON(transaction, nil, err)
+		if kind != nil {
+			return response, fmt.Errorf("%w: %w", kind, err)
+		}
+		return response, failure(err)
 	}
-	index, err := w.index(meter)
-	if err != nil {
-		return refuse(nil, err)
+	index, ok := w.find(meter)
+	if !ok {
+		_, err := w.commands.find(meter)
+		return refuse(nil, web.ErrUnknownMeter, err)
 	}
 	o, transaction, err := decodeObject(request, "registers")
 	if err == nil {
 		_, err = o.registers()
 	}
 	if err != nil {
-		return refuse(transaction, fmt.Errorf("%w: %w", web.ErrRequest, err))
+		return refuse(transaction, web.ErrRequest, err)
 	}
 	done := make(chan outcome, 1)
 	if err := w.commands.readAt(index, o, func(r outcome) { done <- r }); err != nil {
-		return refuse(transaction, err)
+		return refuse(transaction, nil, err)
 	}
 	select {
 	case r := <-done:
 		return responseJSON(transaction, r.values, r.err, r.unsupported...), failure(r.err)
 	case <-ctx.Done():
-		return refuse(transaction, ctx.Err())
+		return refuse(transaction, nil, ctx.Err())
 	}
 }
 

@@ -136,7 +136,7 @@ func TestWindowRead(t *testing.T) {
 				t.Errorf("%s: %s, %v", request, answer, err)
 			}
 		}
-		if answer, err := ask("nobody", ""); !errors.Is(err, web.ErrUnknownMeter) || !strings.Contains(answer, "known: house") {
+		if answer, err := ask("nobody", ""); !errors.Is(err, web.ErrUnknownMeter) || !strings.Contains(answer, `"error":"unknown meter \"nobody\"; known: house"`) {
 			t.Errorf("%s, %v", answer, err)
 		}
 		var retry *web.RetryError
@@ -178,7 +178,7 @@ func TestWindowAlign(t *testing.T) {
 			t.Fatalf("%+v of %d samples, %v", summary, len(samples), err)
 		}
 		after := w.Meters()[0]
-		if after.Today.Commands != before.Today.Commands+1 || after.Today.Awake <= before.Today.Awake {
+		if after.Today.Commands != before.Today.Commands+1+uint64(len(samples))/alignFrames || after.Quality != 100 || after.Today.Awake <= before.Today.Awake {
 			t.Errorf("it cost %+v, before %+v", after.Today, before.Today)
 		}
 		l.pass(2 * time.Minute)
@@ -204,6 +204,26 @@ func TestWindowAlign(t *testing.T) {
 		l.lines.cut("/dev/a")
 		if _, err := w.Align(t.Context(), "house", time.Second, func(diagnosis.Sample) {}); err == nil || !strings.Contains(err.Error(), "/dev/a") {
 			t.Errorf("on a line that is not there: %v", err)
+		}
+	})
+}
+
+// A meter that is really called line-2 keeps that name to itself.
+func TestWindowPlaceNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		meters, _ := one(t)
+		l := newLab(t, meters, "METERS=line-2=/dev/a?model=403 /dev/none", usual)
+		l.lines.down["/dev/none"] = true
+		w := l.open(Deps{}, nil)
+		l.pass(time.Minute)
+		list := w.Meters()
+		if list[0].Name != "line-2" || list[1].Name != "line-2-" {
+			t.Errorf("%q and %q", list[0].Name, list[1].Name)
+		}
+		for i, m := range list {
+			if at, ok := w.find(m.Name); !ok || at != i {
+				t.Errorf("%s is found at %d", m.Name, at)
+			}
 		}
 	})
 }
