@@ -11,15 +11,15 @@ LINT     = go tool -modfile=tools/go.mod golangci-lint
 FUZZTIME = 2s
 WEEKS    = ^(TestWeek|TestLogs(Budget|ClockSet|OfWhom|WrongClock|DriftingClock|LongOutage))
 VULNDB   = https://vuln.go.dev
-TARGETS  = linux/amd64 linux/arm64 linux/arm/7 linux/arm/6 linux/386 windows/amd64 darwin/arm64 freebsd/amd64
+TARGETS  = linux/amd64 linux/arm64 linux/arm/7 linux/arm/6 linux/386 linux/riscv64 windows/amd64 darwin/arm64 freebsd/amd64
 
-.PHONY: build test setup lint fmt unit weeks fuzz e2e faults soak vuln bench cross docs image compose-test clean help
+.PHONY: build test setup lint fmt unit weeks fuzz e2e faults packages-test soak vuln bench cross docs screenshots packages app image compose-test app-test clean help
 .NOTPARALLEL: # one step after the other: the steps of `test` build on each other
 
 build: ## the program, static and stripped: ./kmp2mqtt
 	$(BUILD) -o kmp2mqtt .
 
-test: setup lint unit weeks faults fuzz e2e ## everything, on a machine that has only Go: installs, lints, tests
+test: setup lint unit weeks faults fuzz e2e packages-test ## everything, on a machine that has only Go: installs, lints, tests
 
 setup: ## install the programs that the tests use (Debian packages, Node-RED)
 	test/setup.sh
@@ -43,8 +43,11 @@ faults: ## 100 000 readings on bad lines, about a minute; FLAGS=-update writes d
 fuzz: ## every fuzz target for FUZZTIME
 	test/fuzz.sh $(FUZZTIME)
 
-e2e: ## end to end, against Mosquitto, ser2net, socat and Node-RED
+e2e: ## end to end, against Mosquitto, ser2net, socat, Node-RED, Prometheus and Chromium
 	go test -race -count=1 -parallel 6 -tags e2e ./test
+
+packages-test: ## packages built twice, installed, run, upgraded and purged on a booted Debian; needs root
+	$(if $(filter-out 0,$(shell id -u)),sudo env PATH="$$PATH" )test/packages.sh
 
 soak: ## the storms of e2e for 20 minutes instead of one: lines, brokers and bridges that fail
 	go test -race -count=1 -parallel 6 -timeout 1h -tags e2e -run '^(TestStorm|TestLinesLate)' -v ./test -soak
@@ -63,7 +66,17 @@ cross: ## does it build for every platform?
 	done
 
 docs: ## regenerate what the documents take from the code
-	go test ./kmp/catalog ./bridge -update
+	go test ./kmp/catalog ./kmp/diagnosis ./bridge ./bridge/web -update
+	go test ./bridge/former -update-migrate
+
+screenshots: ## the pictures of the page in docs, takes ten minutes
+	test/browser/screenshots.sh
+
+packages: ## archives and packages for every platform, into dist/
+	go tool -modfile=tools/release/go.mod goreleaser release --snapshot --clean
+
+app: ## the Home Assistant app into dist/homeassistant; FLAGS="--image NAME --url URL"
+	VERSION=$(VERSION) COMMIT=$(COMMIT) deploy/homeassistant/make.sh $(FLAGS)
 
 image: ## the container image kmp2mqtt:latest
 	docker build --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) -t kmp2mqtt .
@@ -71,8 +84,11 @@ image: ## the container image kmp2mqtt:latest
 compose-test: ## docker-compose.yml for real: needs a Docker engine
 	test/compose.sh
 
+app-test: ## the Home Assistant app for real: needs a Docker engine
+	test/app.sh
+
 clean: ## remove what was built and installed here
-	rm -rf kmp2mqtt dist test/node-red/node_modules
+	rm -rf kmp2mqtt dist test/node-red/node_modules test/browser/node_modules
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
