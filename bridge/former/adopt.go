@@ -31,6 +31,8 @@ const unreadNote = "What is not read has no entity: add its register to REGISTER
 var (
 	// ErrNoBridge says that no bridge answers: nothing has been changed, or all of it is restored.
 	ErrNoBridge = errors.New("no bridge answers; it must run while its entities are adopted")
+	// ErrChanged says that other announcements came on topics that were to be cleared: they are kept.
+	ErrChanged = errors.New("some announcements have changed meanwhile and are left as they are; if the old reader runs, stop it, then run it again")
 	// ErrNotAnnounced says that the bridge does not announce the entities as its own.
 	ErrNotAnnounced = errors.New("the bridge does not announce these entities; give its meter the option entities=wobwobrt, and let it be read once")
 )
@@ -73,8 +75,9 @@ func (a Adoption) Filters() []string {
 	}
 }
 
-// Run plans the adoption and, if it shall act, does it. With an error nothing is adopted: what was
-// changed is restored as far as it was known.
+// Run plans the adoption and, if it shall act, does it. An error before the bridge has taken over
+// leaves nothing adopted: what was changed is restored as far as it was known. After that some or all
+// may be adopted, as the report counts them; the next run does the rest.
 func (a Adoption) Run(ctx context.Context, b Broker) (Report, error) {
 	r := &run{Adoption: a, broker: b, old: make(map[string]*Entity), devices: make(map[string]map[string]component)}
 	if err := r.collect(ctx); err != nil {
@@ -109,6 +112,7 @@ type run struct {
 	devices map[string]map[string]component // the bridge's announcements: by topic, by unique id
 	state   string                          // of the bridge
 	answer  string                          // transaction of the newest answer
+	acting  bool                            // the plan stands
 }
 
 // component is what the bridge announces of one entity.
@@ -118,18 +122,10 @@ type component struct {
 	Unit     string `json:"unit_of_measurement"`
 }
 
-// collect takes in what the broker keeps. A message of our own comes behind it.
+// collect takes in what the broker keeps.
 func (r *run) collect(ctx context.Context) error {
-	waiting, cancel := context.WithTimeout(ctx, r.Wait)
-	defer cancel()
-	mark := rand.Text()
-	if err := r.broker.Publish(waiting, r.Base+"/bridge/response/adopt", encode(map[string]string{"transaction": mark}), false); err != nil {
+	if err := r.hear(ctx); err != nil {
 		return err
-	}
-	for r.answer != mark {
-		if err := r.next(waiting); err != nil {
-			return fmt.Errorf("the broker does not send back what this user publishes; may it read %s/bridge/response/+? %w", r.Base, err)
-		}
 	}
 	for {
 		pause, cancel := context.WithTimeout(ctx, quiet)
@@ -138,7 +134,7 @@ func (r *run) collect(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case pause.Err() != nil:
+		case errors.Is(err, context.DeadlineExceeded):
 			return nil
 		case err != nil:
 			return err
@@ -146,7 +142,28 @@ func (r *run) collect(ctx context.Context) error {
 	}
 }
 
-// next takes in one message and returns its topic.
+// hear takes in all that came to the broker until now: a message of our own comes behind it.
+func (r *run) hear(ctx context.Context) error {
+	waiting, cancel := context.WithTimeout(ctx, r.Wait)
+	defer cancel()
+	mark := rand.Text()
+	if err := r.broker.Publish(waiting, r.Base+"/bridge/response/adopt", encode(map[string]string{"transaction": mark}), false); err != nil {
+		return err
+	}
+	for r.answer != mark {
+		err := r.next(waiting)
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
+			return ctx.Err()
+		default:
+			return fmt.Errorf("the broker does not send back what this user publishes; may it read %s/bridge/response/+? %w", r.Base, err)
+		}
+	}
+	return nil
+}
+
+// next takes in one message.
 func (r *run) next(ctx context.Context) error {
 	m, err := r.broker.Next(ctx)
 	if err != nil {
@@ -168,9 +185,16 @@ func (r *run) next(ctx context.Context) error {
 		} else {
 			delete(r.devices, m.Topic)
 		}
+	case r.acting:
+		if e := r.old[m.Topic]; e != nil {
+			e.newest = m.Payload
+		}
 	default:
-		if e, theirs := decodeEntity(r.Prefix, m); theirs && r.old[m.Topic] == nil {
+		if e, theirs := decodeEntity(r.Prefix, m); theirs {
+			e.newest = m.Payload
 			r.old[m.Topic] = &e
+		} else {
+			delete(r.old, m.Topic)
 		}
 	}
 	return nil
@@ -248,26 +272,57 @@ func (r *run) ready() []*Entity {
 // old announcements: in this order, or it would forget the entities with them.
 func (r *run) adopt(ctx context.Context) error {
 	entities := r.ready()
+	r.acting = true
 	if err := r.handOver(ctx, entities); err != nil {
 		return fmt.Errorf("former: adopt: %w; %s", err, r.undo(ctx, entities))
 	}
 	for _, e := range entities {
-		if err := r.publish(ctx, e.Topic, nil); err != nil {
+		if err := r.clear(ctx, e); err != nil {
 			return fmt.Errorf("former: adopt: the old announcements are not all cleared; run it again: %w", err)
 		}
-		e.State = StateAdopted
 	}
 	// Once more, should Home Assistant have been slow to let go. Whoever restarts it has the same.
 	ctx, cancel := context.WithTimeout(ctx, r.Wait)
 	defer cancel()
 	if err := r.broker.Publish(ctx, r.Base+"/bridge/request/discovery", nil, false); err != nil {
-		return fmt.Errorf("former: adopt: all is adopted, but the bridge cannot be asked to announce again: %w", err)
+		return fmt.Errorf("former: adopt: the old announcements are cleared, but the bridge cannot be asked to announce again: %w", err)
 	}
+	if slices.ContainsFunc(entities, func(e *Entity) bool { return e.left }) {
+		return fmt.Errorf("former: adopt: %w", ErrChanged)
+	}
+	return nil
+}
+
+// clear has Home Assistant forget an old announcement, unless another one has come on its topic.
+func (r *run) clear(ctx context.Context, e *Entity) error {
+	if e.left {
+		return nil
+	}
+	if err := r.hear(ctx); err != nil {
+		return err
+	}
+	switch {
+	case len(e.newest) == 0: // somebody was faster
+	case !migrating(e.newest):
+		e.left = true
+		return nil
+	default:
+		if err := r.publish(ctx, e.Topic, nil); err != nil {
+			return err
+		}
+	}
+	e.State = StateAdopted
 	return nil
 }
 
 func (r *run) handOver(ctx context.Context, entities []*Entity) error {
 	for _, e := range entities {
+		if err := r.hear(ctx); err != nil {
+			return err
+		}
+		if e.left = e.changed(); e.left {
+			continue
+		}
 		if e.begun = true; e.State == StateBegun {
 			continue
 		}
@@ -284,12 +339,25 @@ func (r *run) handOver(ctx context.Context, entities []*Entity) error {
 	return r.settle(ctx)
 }
 
+// changed reports whether there is something else on the topic than what was found there, and
+// what Home Assistant is told.
+func (e *Entity) changed() bool {
+	return !migrating(e.newest) && (e.payload == nil || !bytes.Equal(e.newest, e.payload))
+}
+
 // undo restores the old announcements and says so.
 func (r *run) undo(ctx context.Context, entities []*Entity) string {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
 	defer cancel()
-	lost := 0
+	hearing, stop := context.WithTimeout(ctx, undoLimit/2)
+	_ = r.hear(hearing) // else what is known decides
+	stop()
+	lost, left := 0, 0
 	for _, e := range entities {
+		if e.left = e.left || e.changed(); e.left {
+			left++
+			continue
+		}
 		switch {
 		case !e.begun:
 		case e.payload == nil: // begun by an earlier run
@@ -300,10 +368,14 @@ func (r *run) undo(ctx context.Context, entities []*Entity) string {
 			}
 		}
 	}
+	said := "the old announcements are restored"
 	if lost > 0 {
-		return fmt.Sprintf("the old announcements are restored, but for %d that an earlier run had begun with; run it again, or start the old reader", lost)
+		said += fmt.Sprintf(", but for %d that an earlier run had begun with; run it again, or start the old reader", lost)
 	}
-	return "the old announcements are restored"
+	if left > 0 {
+		said += fmt.Sprintf("; %d had changed meanwhile and stay as they are", left)
+	}
+	return said
 }
 
 func (r *run) publish(ctx context.Context, topic string, payload []byte) error {
@@ -325,7 +397,7 @@ func (r *run) settle(ctx context.Context) error {
 
 // report is what is known by now.
 func (r *run) report() Report {
-	report := Report{From: WobwobRt, Entities: []Entity{}}
+	report, left := Report{From: WobwobRt, Entities: []Entity{}}, 0
 	for _, e := range r.old {
 		shown := *e
 		topic, c, there := r.announced(e.UniqueID)
@@ -333,6 +405,10 @@ func (r *run) report() Report {
 			shown.Device = strings.Split(strings.TrimPrefix(topic, r.Prefix), "/")[2]
 			shown.NewUnit = c.Unit
 			shown.Warning = unitWarning(shown)
+		}
+		if e.left {
+			left++
+			shown.Warning = "another announcement has come on its topic meanwhile: that is left as it is"
 		}
 		switch {
 		case e.State == StateAdopted:
@@ -353,6 +429,9 @@ func (r *run) report() Report {
 	report.Done = nothing || ready == 0 && announces
 	if report.Count(StateUnread) > 0 && announces {
 		report.Notes = append(report.Notes, unreadNote)
+	}
+	if left > 0 {
+		report.Notes = append(report.Notes, fmt.Sprintf("Not adopted because their announcements have changed meanwhile: %d. If the old reader runs, stop it; then run this again.", left))
 	}
 	switch {
 	case nothing:

@@ -26,6 +26,9 @@ type house struct {
 	published []string
 	budget    int // publishes until the power fails; negative: it does not
 	asked     func(n int)
+	planned   func()
+	late      bool // the broker sends what it keeps behind what is published
+	waiting   []Message
 	requests  int
 }
 
@@ -80,6 +83,7 @@ func (h *house) Publish(_ context.Context, topic string, payload []byte, retain 
 		h.published = append(h.published, topic+" "+string(payload))
 	}
 	h.queue = append(h.queue, Message{topic, slices.Clone(payload)})
+	h.queue, h.waiting = append(h.queue, h.waiting...), nil
 	if topic == "kmp2mqtt/bridge/request/discovery" {
 		h.requests++
 		if h.asked != nil {
@@ -110,6 +114,9 @@ func (h *house) Next(ctx context.Context) (Message, error) {
 // adopt runs an adoption as a client that has just come.
 func (h *house) adopt(ctx context.Context, act bool) (Report, error) {
 	a := Adoption{Base: "kmp2mqtt", Prefix: "homeassistant", Act: act, Wait: 20 * time.Second, Settle: 5 * time.Second}
+	if h.planned != nil {
+		a.Planned = func(Report) { h.planned() }
+	}
 	h.queue = nil
 	for topic, payload := range h.kept {
 		for _, filter := range a.Filters() {
@@ -117,6 +124,9 @@ func (h *house) adopt(ctx context.Context, act bool) (Report, error) {
 				h.queue = append(h.queue, Message{topic, []byte(payload)})
 			}
 		}
+	}
+	if h.late {
+		h.queue, h.waiting = nil, h.queue
 	}
 	return a.Run(ctx, h)
 }
@@ -199,6 +209,18 @@ func TestAdopt(t *testing.T) {
 	})
 }
 
+// TestAdoptLate has all that the broker keeps come after the answer of the broker.
+func TestAdoptLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse()
+		h.late = true
+		plan, err := h.adopt(t.Context(), false)
+		if err != nil || plan.Count(StateReady) != 4 {
+			t.Errorf("%v: %+v", err, plan)
+		}
+	})
+}
+
 // TestAdoptPower has the power fail after each publish: whatever was left, the next run ends as
 // if nothing had happened.
 func TestAdoptPower(t *testing.T) {
@@ -226,10 +248,97 @@ func TestAdoptPower(t *testing.T) {
 				t.Errorf("after %d: %s", n, diff)
 			}
 		}
-		if failed != 12 { // the mark, two requests, four to let go, four cleared, and the last request
+		// The mark, a request, four to let go, a request, four cleared, the last request; and before
+		// each of the eight a mark.
+		if failed != 20 {
 			t.Errorf("it failed at %d places", failed)
 		}
 	})
+}
+
+// TestAdoptOutcome has the power fail late: what is adopted by then is told.
+func TestAdoptOutcome(t *testing.T) {
+	for _, tt := range []struct {
+		budget, adopted int
+		want            string
+	}{
+		{0, 0, "nothing is adopted"},
+		{10, 0, "nothing is adopted"}, // all have let go, the bridge is not asked
+		{12, 0, "nothing is adopted"},
+		{13, 1, "1 of 4 are adopted; run it again"},
+		{18, 3, "3 of 4 are adopted; run it again"},
+		{19, 4, "4 of 4 are adopted; run it again"}, // the bridge is not asked once more
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHouse()
+			h.budget = tt.budget
+			report, err := h.adopt(t.Context(), true)
+			if !errors.Is(err, errPower) || report.Count(StateAdopted) != tt.adopted {
+				t.Errorf("after %d: %v: %+v", tt.budget, err, report)
+			}
+			if got := report.Outcome(); got != tt.want {
+				t.Errorf("after %d: %q, want %q", tt.budget, got, tt.want)
+			}
+		})
+	}
+}
+
+// TestAdoptChanged has another announcement come on one of the topics at some moment after the plan:
+// it is never lost.
+func TestAdoptChanged(t *testing.T) {
+	const topic = "homeassistant/sensor/kamstrup_energy/config"
+	foreign := `{"unique_id":"mine","state_topic":"x/energy","device":{"manufacturer":"me"}}`
+	own := oldReader("energy")[topic]
+	for _, tt := range []struct {
+		name    string
+		payload string
+		change  func(h *house, come func())
+		want    error
+		says    string
+		adopted int
+	}{
+		{"foreign, before Home Assistant lets go", foreign, func(h *house, come func()) { h.planned = come }, ErrChanged, "", 3},
+		{"foreign, before it is cleared", foreign, func(h *house, come func()) { h.asked = at(2, come) }, ErrChanged, "", 3},
+		{"the old reader again", own, func(h *house, come func()) { h.asked = at(2, come) }, ErrChanged, "", 3},
+		{"cleared by somebody", "", func(h *house, come func()) { h.asked = at(2, come) }, nil, "", 4},
+		{"foreign, and the bridge ends", foreign, func(h *house, come func()) {
+			h.asked = at(2, func() { come(); h.silent = true })
+		}, ErrNoBridge, "the old announcements are restored; 1 had changed meanwhile and stay as they are", 0},
+		{"foreign before the plan", foreign, func(h *house, come func()) { h.asked = at(1, come) }, nil, "", 3},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse()
+				tt.change(h, func() {
+					if err := h.Publish(t.Context(), topic, []byte(tt.payload), true); err != nil {
+						t.Error(err)
+					}
+				})
+				report, err := h.adopt(t.Context(), true)
+				if !errors.Is(err, tt.want) || err != nil && !strings.Contains(err.Error(), tt.says) || report.Count(StateAdopted) != tt.adopted {
+					t.Errorf("%v: %+v", err, report)
+				}
+				if got := h.kept[topic]; got != tt.payload {
+					t.Errorf("kept is %q, want %q", got, tt.payload)
+				}
+				noted := slices.ContainsFunc(report.Notes, func(s string) bool {
+					return strings.HasPrefix(s, "Not adopted because their announcements have changed meanwhile: 1.")
+				})
+				if left := err != nil; noted != left || report.Done == left {
+					t.Errorf("noted %t, done %t, want %t: %q", noted, report.Done, left, report.Notes)
+				}
+			})
+		})
+	}
+}
+
+// at does something at the nth request.
+func at(n int, do func()) func(int) {
+	return func(request int) {
+		if request == n {
+			do()
+		}
+	}
 }
 
 // TestAdoptRefused has everything as it was when the bridge does not take over.

@@ -37,13 +37,15 @@ type Entity struct {
 	payload []byte // of its announcement; nil: not known any more
 	counts  bool   // Home Assistant keeps statistics of it
 	begun   bool   // this run has changed its announcement
+	newest  []byte // what came last on its topic
+	left    bool   // that is something else than what this run knows: it stays
 }
 
 // Report is what an adoption would do, or has done.
 type Report struct {
 	From     string   `json:"from"` // WobwobRt or Golles
 	Entities []Entity `json:"entities"`
-	Setting  string   `json:"setting,omitempty"` // the line of the settings that it needs
+	Setting  string   `json:"setting,omitempty"` // the line of the settings that it needs, or what to add to it
 	Steps    []string `json:"steps,omitempty"`   // what is left to do by hand
 	Notes    []string `json:"notes,omitempty"`
 	Done     bool     `json:"done"` // nothing is left that could be adopted
@@ -58,6 +60,15 @@ func (r Report) Count(s State) int {
 		}
 	}
 	return n
+}
+
+// Outcome says in a line what an adoption that ended with an error has done.
+func (r Report) Outcome() string {
+	adopted := r.Count(StateAdopted)
+	if adopted == 0 {
+		return "nothing is adopted"
+	}
+	return fmt.Sprintf("%d of %d are adopted; run it again", adopted, adopted+r.Count(StateReady)+r.Count(StateBegun))
 }
 
 // WriteText writes the report for people.
