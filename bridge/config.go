@@ -666,7 +666,6 @@ func (p *parser) page(c *Config, raw settings) {
 		var err error
 		if h.Ingress, err = netip.ParseAddr(raw.HTTPIngress); err != nil {
 			p.fail("HTTP_INGRESS", fmt.Errorf("%q is not an address such as 172.30.32.2", clip(raw.HTTPIngress)))
-			return
 		}
 	}
 	if (h.Username == "") != (h.Password == "") {
@@ -677,7 +676,6 @@ func (p *parser) page(c *Config, raw settings) {
 		if strings.TrimSpace(p.environment[missing+"_FILE"]) == "" { // else it was told why it gives none
 			p.fail(missing, fmt.Errorf("is missing; %s is set, and the page needs both", there))
 		}
-		return
 	}
 	if strings.Contains(h.Username, ":") {
 		p.fail("HTTP_USERNAME", errors.New("holds a colon, which no browser can send in a user name"))
@@ -689,7 +687,7 @@ func (p *parser) page(c *Config, raw settings) {
 	switch {
 	case err != nil:
 		p.fail("HTTP_LISTEN", err)
-	case !local && h.Username == "" && !h.Ingress.IsValid():
+	case !local && h.Username == "" && h.Password == "" && raw.HTTPIngress == "":
 		p.fail("HTTP_LISTEN", fmt.Errorf("%s can be reached from other machines: set HTTP_USERNAME and HTTP_PASSWORD, or listen on 127.0.0.1", h.Listen))
 	}
 }
@@ -705,11 +703,16 @@ func (p *parser) compat(c *Config, text string) {
 		return
 	case !named:
 		topic = "kamstrup"
+	case topic == "":
+		p.fail("MQTT_COMPAT", fmt.Errorf("%q names no topic; write %s:topic, or %s alone for kamstrup/values", text, name, name))
+		return
 	}
 	if err := checkBase(topic); err != nil {
 		p.fail("MQTT_COMPAT", err)
 	} else if topic == c.MQTT.Topic || topic == c.MQTT.HAPrefix {
 		p.fail("MQTT_COMPAT", fmt.Errorf("the topic %q is MQTT_TOPIC or HA_PREFIX already", topic))
+	} else if strings.HasPrefix(topic, c.MQTT.Topic+"/") || strings.HasPrefix(c.MQTT.Topic, topic+"/") {
+		p.fail("MQTT_COMPAT", fmt.Errorf("of the topic %q and MQTT_TOPIC %q one lies within the other; choose two that do not", topic, c.MQTT.Topic))
 	}
 	c.Compat = topic
 }

@@ -164,6 +164,12 @@ func TestParseConfigPage(t *testing.T) {
 		{"half", "HTTP_PASSWORD: is missing; HTTP_USERNAME is set, and the page needs both", []string{"HTTP_USERNAME=me"}, HTTPConfig{}},
 		{"the other half", "HTTP_USERNAME: is missing; HTTP_PASSWORD is set, and the page needs both", []string{"HTTP_PASSWORD=x"}, HTTPConfig{}},
 		{"colon", "HTTP_USERNAME: holds a colon, which no browser can send in a user name", []string{"HTTP_USERNAME=a:b", "HTTP_PASSWORD=x"}, HTTPConfig{}},
+		{"all at once", "HTTP_INGRESS: \"supervisor\" is not an address such as 172.30.32.2\n" +
+			"HTTP_PASSWORD: is missing; HTTP_USERNAME is set, and the page needs both\n" +
+			"HTTP_USERNAME: holds a colon, which no browser can send in a user name\n" +
+			`HTTP_LISTEN: "8099" is not host:port`, []string{"HTTP_INGRESS=supervisor", "HTTP_USERNAME=a:b", "HTTP_LISTEN=8099"}, HTTPConfig{}},
+		{"half, open", "HTTP_USERNAME: is missing; HTTP_PASSWORD is set, and the page needs both", []string{"HTTP_PASSWORD=x", "HTTP_LISTEN=:80"}, HTTPConfig{}},
+		{"ingress by name, open", `HTTP_INGRESS: "supervisor" is not an address such as 172.30.32.2`, []string{"HTTP_INGRESS=supervisor", "HTTP_LISTEN=:80"}, HTTPConfig{}},
 		{"ingress by name", `HTTP_INGRESS: "supervisor" is not an address such as 172.30.32.2`, []string{"HTTP_INGRESS=supervisor"}, HTTPConfig{}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -187,8 +193,11 @@ func TestParseConfigPage(t *testing.T) {
 func TestParseConfigCompat(t *testing.T) {
 	for value, want := range map[string]string{
 		"kamstrup-402-mqtt": "kamstrup", "kamstrup-402-mqtt:cellar/heat": "cellar/heat", "": "",
-		"kamstrup":                   `MQTT_COMPAT: "kamstrup" is not known; there is kamstrup-402-mqtt`,
-		"kamstrup-402-mqtt:kmp2mqtt": `MQTT_COMPAT: the topic "kmp2mqtt" is MQTT_TOPIC or HA_PREFIX already`,
+		"kamstrup":                         `MQTT_COMPAT: "kamstrup" is not known; there is kamstrup-402-mqtt`,
+		"kamstrup-402-mqtt:kmp2mqtt":       `MQTT_COMPAT: the topic "kmp2mqtt" is MQTT_TOPIC or HA_PREFIX already`,
+		"kamstrup-402-mqtt:":               `MQTT_COMPAT: "kamstrup-402-mqtt:" names no topic; write kamstrup-402-mqtt:topic, or kamstrup-402-mqtt alone for kamstrup/values`,
+		"kamstrup-402-mqtt:kmp2mqtt/house": `MQTT_COMPAT: of the topic "kmp2mqtt/house" and MQTT_TOPIC "kmp2mqtt" one lies within the other; choose two that do not`,
+		"kamstrup-402-mqtt:kmp2mqtts":      "kmp2mqtts",
 	} {
 		c, errs := parse(t, nil, "METERS=sim://403?entities=golles", "MQTT_COMPAT="+value)
 		if got := c.Compat + strings.Join(errs, "\n"); got != want {
@@ -197,6 +206,9 @@ func TestParseConfigCompat(t *testing.T) {
 		if errs == nil && c.Meters[0].Entities != "golles" {
 			t.Errorf("entities %q", c.Meters[0].Entities)
 		}
+	}
+	if _, errs := parse(t, nil, "METERS=sim://403", "MQTT_TOPIC=heat/kmp", "MQTT_COMPAT=kamstrup-402-mqtt:heat"); len(errs) != 1 || errs[0] != `MQTT_COMPAT: of the topic "heat" and MQTT_TOPIC "heat/kmp" one lies within the other; choose two that do not` {
+		t.Errorf("%q", errs)
 	}
 	if _, errs := parse(t, nil, "METERS=house=sim://403?entities=mine"); len(errs) != 1 || errs[0] != `METERS: meter "house": option entities: "mine" is not known; there are wobwobrt and golles` {
 		t.Errorf("%q", errs)
