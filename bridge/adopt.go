@@ -75,7 +75,7 @@ func Adopt(ctx context.Context, cfg Config, opts AdoptOptions) (former.Report, e
 }
 
 // settingWith is the line of METERS with the option entities at its first meter; empty when a
-// meter has it.
+// meter has it. Where a password of that line is not shown, it says what to add instead.
 func (c Config) settingWith(reader string) string {
 	words := strings.Fields(c.shown["METERS"])
 	for i, m := range c.Meters {
@@ -85,6 +85,13 @@ func (c Config) settingWith(reader string) string {
 	}
 	if len(words) == 0 {
 		return ""
+	}
+	if strings.Contains(c.shown["METERS"], redacted) {
+		meter := "first meter"
+		if name := c.Meters[0].Name; name != "" {
+			meter = "meter " + name
+		}
+		return fmt.Sprintf("add the option entities=%s to the %s in METERS", reader, meter)
 	}
 	separator := "?"
 	if strings.Contains(words[0], "?") {

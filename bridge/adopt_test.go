@@ -132,6 +132,31 @@ func TestGuestFlood(t *testing.T) {
 	}
 }
 
+// TestAdoptSetting proposes no line that lacks a password.
+func TestAdoptSetting(t *testing.T) {
+	for meters, want := range map[string]string{
+		"house=/dev/a":       "METERS=house=/dev/a?entities=golles",
+		"/dev/a?baud=2400":   "METERS=/dev/a?baud=2400&entities=golles",
+		"a=/dev/a b=/dev/b":  "METERS=a=/dev/a?entities=golles b=/dev/b",
+		"house=tcp://h:2001": "METERS=house=tcp://h:2001?entities=golles",
+
+		"house=tcp://u:s3cret@h:2001":          "add the option entities=golles to the meter house in METERS",
+		"tcp://s3cret@h:2001?interval=1h":      "add the option entities=golles to the first meter in METERS",
+		"a=/dev/a b=tcp://u:s3cret@h:2001":     "add the option entities=golles to the meter a in METERS",
+		"a=tcp://u:s3cret@h:1?entities=golles": "",
+		"a=/dev/a b=/dev/b?entities=golles":    "",
+	} {
+		cfg, errs := parse(t, nil, "METERS="+meters)
+		if errs != nil {
+			t.Fatal(errs)
+		}
+		report, err := Adopt(t.Context(), cfg, AdoptOptions{Reader: former.Golles})
+		if err != nil || report.Setting != want {
+			t.Errorf("%s: %v: %q, want %q", meters, err, report.Setting, want)
+		}
+	}
+}
+
 // homeAnswers stands for Home Assistant's REST interface.
 func homeAnswers(used ...string) func(*http.Request) (*http.Response, error) {
 	return func(r *http.Request) (*http.Response, error) {
