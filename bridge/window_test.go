@@ -540,15 +540,12 @@ func TestChartZones(t *testing.T) {
 		m := inPlace(t, zone, 10*time.Minute)
 		var c chart
 		var rows []logbook.Row
-		d, err := kmp.NewDecimal(0, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
 		for i := range 4 * 24 * 6 {
 			at := start.Add(time.Duration(i) * 10 * time.Minute)
 			c.note(m, chartReading("1", at, map[uint16]string{60: fmt.Sprint(i)}))
 			if local := at.In(m.Zone); local.Minute() == 0 {
-				if d, err = kmp.NewDecimal(int64(i), 0); err != nil {
+				d, err := kmp.NewDecimal(int64(i), 0)
+				if err != nil {
 					t.Fatal(err)
 				}
 				register, err := kmp.NewRegister(60, 0x08, d, 4)

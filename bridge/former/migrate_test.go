@@ -208,6 +208,7 @@ func TestMigrate(t *testing.T) {
 		{"no topic", former.KamstrupMQTT, ", topic: kamstrup", "", "MQTT_COMPAT", "kamstrup-402-mqtt", ""},
 		{"other topic", former.KamstrupMQTT, "topic: kamstrup", "topic: a/b", "MQTT_COMPAT", "kamstrup-402-mqtt:a/b", ""},
 		{"our topic", former.KamstrupMQTT, "topic: kamstrup", "topic: kmp2mqtt", "MQTT_TOPIC", "kmp2mqtt2", ""},
+		{"below our topic", former.KamstrupMQTT, "topic: kamstrup", "topic: kmp2mqtt/heat", "MQTT_TOPIC", "kmp2mqtt2", ""},
 		{"no such topic", former.KamstrupMQTT, "topic: kamstrup", "topic: /kamstrup", "MQTT_COMPAT", "-", "no equivalent: the topic /kamstrup"},
 		{"discovery's topic", former.KamstrupMQTT, "topic: kamstrup", "topic: homeassistant", "MQTT_COMPAT", "-", "discovery is there"},
 		{"name", former.KamstrupMQTT, "topic: kamstrup", "topic: a/Wärme 1", "METERS", "W_rme_1=/dev/ttyUSB0", ""},

@@ -185,8 +185,8 @@ func (m *migrator) compat(topic string) {
 	case !isTopic(name):
 		m.note(NoEquivalent, "the topic %s: it cannot be published on as it is", plain(name))
 		return
-	case name == ownTopic:
-		m.set("MQTT_TOPIC", ownTopic+"2", "Because "+ownTopic+"/values is the old reader's.")
+	case name == ownTopic || strings.HasPrefix(name, ownTopic+"/"):
+		m.set("MQTT_TOPIC", ownTopic+"2", "Because "+name+"/values is the old reader's.")
 	case name == homeAssistant:
 		m.note(NoEquivalent, "the topic %s: Home Assistant's discovery is there", plain(name))
 		return
