@@ -44,7 +44,7 @@ fuzz: ## every fuzz target for FUZZTIME
 	test/fuzz.sh $(FUZZTIME)
 
 e2e: ## end to end, against Mosquitto, ser2net, socat, Node-RED, Prometheus and Chromium
-	go test -race -count=1 -parallel 6 -tags e2e ./test
+	go test -race -count=1 -parallel 6 -timeout 30m -tags e2e ./test
 
 packages-test: ## packages built twice, installed, run, upgraded and purged on a booted Debian; needs root
 	$(if $(filter-out 0,$(shell id -u)),sudo env PATH="$$PATH" )test/packages.sh
