@@ -434,6 +434,9 @@ func (p program) app(ctx context.Context, args []string) error {
 	if _, err := p.parse(fs, args, 0, 0); err != nil {
 		return err
 	}
+	if p.setting("SUPERVISOR_TOKEN") == "" {
+		return usagef("SUPERVISOR_TOKEN is missing: the verb app is for Home Assistant's Supervisor; elsewhere use run")
+	}
 	log := p.logger("text", slog.LevelInfo)
 	o := supervisor.Options{Environ: p.environ, Token: p.setting("SUPERVISOR_TOKEN"), Log: log}
 	for ctx.Err() == nil {
@@ -558,6 +561,9 @@ func (p program) health(ctx context.Context, args []string) error {
 			host = "127.0.0.1"
 		}
 		*base = "http://" + net.JoinHostPort(host, port)
+	}
+	if !strings.Contains(*base, "://") {
+		*base = "http://" + *base
 	}
 	path := "/healthz"
 	if *ready {

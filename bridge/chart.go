@@ -239,10 +239,13 @@ func (c *chart) bars(log []mark, zone *time.Location) web.Chart {
 		return slices.DeleteFunc(slices.Clone(marks), func(m mark) bool { return !m.at.After(end) })
 	}
 	hours := append(slices.Clone(log), late(c.hours)...)
+	for i := range hours {
+		hours[i].at = hours[i].at.In(zone)
+	}
 	var days []mark
 	for _, m := range log {
-		if dayOf(m.at, zone).Equal(m.at) {
-			days = append(days, m)
+		if at := m.at.In(zone); dayOf(at, zone).Equal(at) {
+			days = append(days, mark{at, m.value})
 		}
 	}
 	days = append(days, late(c.days)...)

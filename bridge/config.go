@@ -639,7 +639,9 @@ func parseBrokerURL(s string) (*url.URL, error) {
 	case u.Hostname() == "":
 		return nil, fmt.Errorf("%q names no host", shown)
 	case u.RawQuery != "" || u.Fragment != "":
-		return nil, fmt.Errorf("%q: a query or fragment has no meaning here", shown)
+		bare, _, _ := strings.Cut(shown, "?") // it may be a secret
+		bare, _, _ = strings.Cut(bare, "#")
+		return nil, fmt.Errorf("%q: a query or fragment has no meaning here", bare)
 	case u.Path != "" && u.Path != "/" && (u.Scheme == "mqtt" || u.Scheme == "mqtts"):
 		return nil, fmt.Errorf("%q: the path %q has no meaning here; topics are set by MQTT_TOPIC", shown, u.Path)
 	}

@@ -103,7 +103,7 @@ func (p *process) goroutines(t *testing.T) map[string]int {
 	return count
 }
 
-// hush has meters be read once a week, so that nothing moves.
+// hush has meters be read once a week, and waits until nothing moves.
 func hush(t *testing.T, b *broker, live *subscriber, meters []string) {
 	t.Helper()
 	for _, name := range meters {
@@ -111,6 +111,13 @@ func hush(t *testing.T, b *broker, live *subscriber, meters []string) {
 			t.Fatalf("set %s: %+v", name, a)
 		}
 	}
+	heard, since := 0, time.Now()
+	eventually(t, "nothing is published any more", func() bool {
+		if n := len(live.all("#")); n != heard {
+			heard, since = n, time.Now()
+		}
+		return time.Since(since) > time.Second
+	})
 }
 
 // sameGoroutines compares a bridge that went through a storm with one of the same settings that has just begun. Both

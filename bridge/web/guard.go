@@ -137,7 +137,7 @@ func (g *guard) checkPassword(peer netip.Addr, r *http.Request) *refusal {
 	}
 	user, pass := sha256.Sum256([]byte(username)), sha256.Sum256([]byte(password))
 	right := subtle.ConstantTimeCompare(user[:], g.user[:])&subtle.ConstantTimeCompare(pass[:], g.password[:]) == 1
-	first, wait := g.guesses.note(peer, right, time.Now())
+	first, wait := g.guesses.note(household(peer), right, time.Now())
 	switch {
 	case wait > 0:
 		return &refusal{status: http.StatusTooManyRequests, detail: "too many wrong passwords from this address; wait a little", after: wait}
@@ -225,6 +225,15 @@ func peerOf(remote string) netip.Addr {
 		return netip.Addr{}
 	}
 	return p.Addr().Unmap().WithZone("")
+}
+
+// household is by what visitors are counted: an address, and of IPv6 the whole network of one
+// house, which has more addresses than anybody can count.
+func household(addr netip.Addr) netip.Addr {
+	if !addr.Is6() {
+		return addr
+	}
+	return netip.PrefixFrom(addr, 64).Masked().Addr()
 }
 
 // checkIngressPath checks the path under which the ingress shows the window.

@@ -391,3 +391,14 @@ func FuzzGuard(f *testing.F) {
 		}
 	})
 }
+
+// A house has endless addresses of IPv6, and counts as one.
+func TestHousehold(t *testing.T) {
+	for text, want := range map[string]string{
+		"192.0.2.7": "192.0.2.7", "127.0.0.1": "127.0.0.1", "2001:db8:1:2:3:4:5:6": "2001:db8:1:2::", "2001:db8:1:2::9": "2001:db8:1:2::",
+	} {
+		if got := household(netip.MustParseAddr(text)).String(); got != want {
+			t.Errorf("%s counts as %s, want %s", text, got, want)
+		}
+	}
+}

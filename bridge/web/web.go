@@ -274,6 +274,8 @@ func (l *listener) take(c net.Conn) *conn {
 	peer := peerOf(c.RemoteAddr().String())
 	if peer.IsLoopback() || peer == l.free {
 		peer = netip.Addr{}
+	} else {
+		peer = household(peer)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
