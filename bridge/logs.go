@@ -227,7 +227,8 @@ func (d *device) logsWanted(now, last time.Time) bool {
 	if d.cfg.History == HistoryHour && v.looked && v.speed == 0 && !v.clock.At.IsZero() {
 		return now.Sub(v.clock.At) >= clockSettles
 	}
-	if v.looked && v.before.IsZero() && now.Sub(d.record.Logs.Looked).Abs() < time.Hour { // an empty log
+	passed := time.Duration(float64(now.Sub(d.record.Logs.Looked).Abs()) * v.rate())
+	if v.looked && v.before.IsZero() && passed < time.Hour { // an empty log
 		return false
 	}
 	daily := now.Sub(d.record.Logs.Looked).Abs() >= logDaily // our own clock may have been ahead

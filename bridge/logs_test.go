@@ -3,6 +3,7 @@ package bridge
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -186,5 +187,21 @@ func TestLogsAfterARestart(t *testing.T) {
 		}
 		now := m.Log(kmp.LogHour)
 		sameAsLog(t, l.rows("house", "hour"), append(first, now[len(now)-93:]...))
+	})
+}
+
+// A clock that runs 288 times as fast as time, as in the demo, whose first hour is not over at
+// the second look: the log is empty then, but not for an hour of ours.
+func TestLogsEmptyAndFast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		toToday()
+		start := time.Now().Truncate(time.Hour).AddDate(0, -1, 0).Add(time.Minute)
+		l, _ := newSimLab(t, map[string]sim.Config{"/dev/a": {Model: "403", Seed: 1, Speed: 288, EmptyLogs: true, Start: start}},
+			"METERS=house=/dev/a?model=403&history=hour&tz=UTC", "READ_INTERVAL=5s", "DATA_DIR="+t.TempDir(), usual)
+		l.start()
+		l.pass(2 * time.Minute)
+		if rows := len(l.sent("kmp2mqtt/house/history")); rows < 6 {
+			t.Errorf("%d rows in two minutes, in which 9 hours of the meter pass:\n%s", rows, strings.Join(l.logs.lines(""), ""))
+		}
 	})
 }
