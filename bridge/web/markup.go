@@ -437,7 +437,7 @@ func (v view) align() g.Node {
 			el("form", attr("class", "drive"), attr("id", "drive"),
 				el("label", txt("For "), el("select", attr("id", "length"), option("60s", "1 minute", false), option("120s", "2 minutes", true), option("300s", "5 minutes", false))),
 				txt(" "),
-				el("button", attr("class", "button main huge"), attr("id", "go"), txt("Start")),
+				el("button", attr("class", "button main huge"), attr("id", "go"), bare("disabled"), txt("Start")),
 			),
 			el("noscript", el("p", attr("class", "trouble"), txt("This view needs JavaScript. Without it, "), code("kmp2mqtt align"), txt(" does the same in a terminal."))),
 			el("div", attr("class", "hints"),

@@ -40,12 +40,17 @@ export async function open(browser, url, options = {}) {
 
 // until waits for a condition in the page, and returns what is true.
 export async function until(page, what, condition, argument) {
-  try {
-    const handle = await page.waitForFunction(condition, argument, { timeout: PATIENCE });
-    return await handle.jsonValue();
-  } catch (e) {
-    throw new Error(`waited in vain: ${what} (${e.message.split('\n')[0]})`);
+  let why = 'it is not so';
+  for (const end = Date.now() + PATIENCE; Date.now() < end;) {
+    try {
+      const value = await page.evaluate(condition, argument);
+      if (value) return value;
+    } catch (e) { // the page is being loaded
+      why = e.message.split('\n')[0];
+    }
+    await page.waitForTimeout(50);
   }
+  throw new Error(`waited in vain: ${what} (${why})`);
 }
 
 export function check(ok, what) {
@@ -63,9 +68,11 @@ export async function accessible(page, where) {
 
 // narrow fails when something is wider than the window.
 export async function narrow(page, where) {
-  const wide = await page.evaluate(() => {
+  const wider = () => page.evaluate(() => {
     const all = [...document.querySelectorAll('body *')].filter((e) => e.getBoundingClientRect().right > innerWidth + 0.5 && !e.closest('.scroll, .quiet, .skip, svg'));
     return document.documentElement.scrollWidth > innerWidth ? all.map((e) => e.outerHTML.slice(0, 120)) : [];
   });
+  let wide = await wider();
+  for (const end = Date.now() + PATIENCE; wide.length && Date.now() < end; wide = await wider()) await page.waitForTimeout(50); // curves follow the window
   check(!wide.length, `${where}: wider than the window: ${wide.join('\n')}`);
 }

@@ -216,6 +216,7 @@ const checks = {
     await tab(/^Align the head/);
     await page.keyboard.press('Enter');
     await page.waitForURL(/view=align/);
+    await until(page, 'it can be started', () => document.getElementById('go') && !document.getElementById('go').disabled);
     await tab(/^Start/);
     await page.keyboard.press('Enter');
     await until(page, 'it moves', () => Number(document.getElementById('level').textContent) > 0);

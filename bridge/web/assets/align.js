@@ -165,3 +165,4 @@ byId('drive').addEventListener('submit', (e) => {
 dots();
 document.addEventListener('visibilitychange', () => { if (stop && !document.hidden) wake(); });
 addEventListener('pagehide', () => stop?.());
+button.disabled = false; // before, nothing would come of it
